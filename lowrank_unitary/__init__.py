@@ -1,0 +1,49 @@
+"""Move an n×n unitary matrix by low-rank steps, on arrays of any kind.
+
+    gradient ─sketch→ factors (a, b) ─pull back by Uᴴ→ body factors (c, b) ─2k×2k core→ rotation I + L Rᴴ ─→ new U
+
+Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate transpose, also for real arrays.
+"""
+
+from .delayed import DelayedUnitary
+from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
+from .polar import polar_rotation
+from .rotation import rotate
+from .sketch import svd_sketch
+from .step import polar_projection, unitary_step, unitary_transport
+from .tangent import tangent_sketch
+from .transport import transport_rotation
+from .unitary import (
+    cayley_unitary,
+    heal_unitary,
+    henaff_unitary,
+    is_unitary,
+    random_unitary,
+    reunitarize,
+    unitarity_defect,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BodyFactors",
+    "DelayedUnitary",
+    "LowRankFactors",
+    "LowRankRotation",
+    "SVDSketch",
+    "cayley_unitary",
+    "heal_unitary",
+    "henaff_unitary",
+    "is_unitary",
+    "polar_projection",
+    "polar_rotation",
+    "random_unitary",
+    "reunitarize",
+    "rotate",
+    "svd_sketch",
+    "tangent_sketch",
+    "transport_rotation",
+    "unitarity_defect",
+    "unitary_step",
+    "unitary_transport",
+]

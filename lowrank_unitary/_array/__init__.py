@@ -1,0 +1,49 @@
+"""What differs between array namespaces, in one place; nothing here imports a framework."""
+
+from ._linalg import eigh, qr, svd
+from ._namespace import (
+    Array,
+    Namespace,
+    array_namespace,
+    is_numpy,
+    is_traced,
+    is_writeable,
+    move,
+    placement,
+    stop_gradient,
+    values_are_at_hand,
+)
+from ._precision import (
+    complex_dtype,
+    core_dtype,
+    eps,
+    is_complex,
+    real_dtype,
+    tolerance,
+)
+from ._random import RNG, generator, normal_block
+
+__all__ = [
+    "RNG",
+    "Array",
+    "Namespace",
+    "array_namespace",
+    "complex_dtype",
+    "core_dtype",
+    "eigh",
+    "eps",
+    "generator",
+    "is_complex",
+    "is_numpy",
+    "is_traced",
+    "is_writeable",
+    "move",
+    "normal_block",
+    "placement",
+    "qr",
+    "real_dtype",
+    "stop_gradient",
+    "svd",
+    "tolerance",
+    "values_are_at_hand",
+]

@@ -1,0 +1,40 @@
+"""Decompositions that answer NaN with NaN, matrix by matrix, where LAPACK raises or hangs."""
+
+from __future__ import annotations
+
+from ._namespace import Array, Namespace
+
+
+def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
+    return xp.where(finite, x, xp.zeros_like(x)), finite
+
+
+def _or_nan(xp: Namespace, finite: Array, x: Array) -> Array:
+    return xp.where(finite, x, xp.full_like(x, xp.nan))
+
+
+def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
+    """Thin SVD; a matrix with a NaN or an infinity gives NaN."""
+    clean, finite = _finite_part(xp, x)
+    u, s, vh = xp.linalg.svd(clean, full_matrices=False)
+    return _or_nan(xp, finite, u), _or_nan(xp, finite[..., 0], s), _or_nan(xp, finite, vh)
+
+
+def eigh(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Hermitian eigendecomposition; a matrix with a NaN or an infinity gives NaN."""
+    clean, finite = _finite_part(xp, x)
+    w, v = xp.linalg.eigh(clean)
+    return _or_nan(xp, finite[..., 0], w), _or_nan(xp, finite, v)
+
+
+def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Thin QR of columns scaled by the largest entry of the matrix; Q is orthonormal for any rank.
+
+    Householder's vectors square the entries: unscaled, float32 columns of 1e-30 would come out as zero.
+    """
+    clean, finite = _finite_part(xp, x)
+    largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
+    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    q, r = xp.linalg.qr(clean / scale)
+    return _or_nan(xp, finite, q), _or_nan(xp, finite, r * scale)

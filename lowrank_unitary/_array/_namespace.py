@@ -1,0 +1,75 @@
+"""Namespaces, and what the array API standard leaves to each of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeAlias
+
+import array_api_compat as compat
+import numpy as np
+
+Array: TypeAlias = Any
+Namespace: TypeAlias = Any
+
+
+def array_namespace(*arrays: Array) -> Namespace:
+    """The namespace shared by all arrays; TypeError when there is none or more than one."""
+    return compat.array_namespace(*arrays)
+
+
+def is_numpy(xp: Namespace) -> bool:
+    return bool(compat.is_numpy_namespace(xp))
+
+
+def is_writeable(x: Array) -> bool:
+    """Whether `x[...] = value` is allowed: False for JAX and for read-only numpy arrays."""
+    return bool(compat.is_writeable_array(x))
+
+
+def is_traced(*arrays: Array) -> bool:
+    """Whether any array stands for values that are not there yet, or is being differentiated or mapped.
+
+    Nothing may then be decided by value: it would fail, or be wrong for the derivative.
+    """
+    if jax := sys.modules.get("jax"):
+        if any(isinstance(x, jax.core.Tracer) for x in arrays):
+            return True
+    if torch := sys.modules.get("torch"):
+        tensors = [x for x in arrays if isinstance(x, torch.Tensor)]
+        if tensors and torch.compiler.is_compiling():
+            return True
+        # torch.func has no public test for its wrapped tensors.
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        if any(wrapped(x) or (x.requires_grad and torch.is_grad_enabled()) for x in tensors):
+            return True
+    return False
+
+
+def values_are_at_hand(x: Array) -> bool:
+    """Whether reading a number out of `x` is possible and costs no synchronisation with a device."""
+    if is_traced(x):
+        return False
+    if compat.is_torch_array(x):
+        return bool(x.device.type == "cpu")
+    if compat.is_jax_array(x):
+        return all(device.platform == "cpu" for device in x.devices())
+    return not (compat.is_cupy_array(x) or compat.is_lazy_array(x))
+
+
+def stop_gradient(x: Array) -> Array:
+    """`x` as a constant for automatic differentiation."""
+    if compat.is_torch_array(x):
+        return x.detach()
+    if compat.is_jax_array(x):
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x
+
+
+def placement(like: Array) -> Any:
+    """The device to create arrays on beside `like`; None inside a JAX trace, which places them itself."""
+    return None if compat.is_jax_array(like) and is_traced(like) else compat.device(like)
+
+
+def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
+    """Copy a small numpy array to the namespace and device of `like`."""
+    return xp.asarray(host, dtype=dtype, device=placement(like))

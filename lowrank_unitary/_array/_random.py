@@ -1,0 +1,35 @@
+"""Random blocks: drawn on the host from an explicit generator, so the same on every namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ._namespace import Array, Namespace, is_traced, move
+from ._precision import is_complex
+
+RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | None"
+
+
+def generator(rng: RNG, like: Array) -> np.random.Generator:
+    """`numpy.random.default_rng(rng)`; under tracing a seed is required, or the draw would be frozen unseen."""
+    if rng is None and is_traced(like):
+        raise ValueError(
+            "rng must be a seed or a numpy Generator while a function is traced or differentiated, got None: "
+            "a draw made here would be frozen into the compiled function. Pass a seed to accept that, "
+            "or a test_matrix drawn outside."
+        )
+    return np.random.default_rng(rng)
+
+
+def normal_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG) -> Array:
+    """Standard normal entries with the dtype and device of `like` (complex: E|ω|² = 1)."""
+    draw: np.ndarray[Any, Any]
+    gen = generator(rng, like)
+    if is_complex(xp, like.dtype):
+        draw = (gen.standard_normal(shape) + 1j * gen.standard_normal(shape)) / np.sqrt(2.0)
+    else:
+        draw = gen.standard_normal(shape)
+    return move(xp, draw, like, like.dtype)

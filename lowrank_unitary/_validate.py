@@ -1,0 +1,157 @@
+"""Messages: each names the argument, what it must be, what it was, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
+
+import array_api_compat as compat
+import numpy as np
+
+from ._array import Array, Namespace, array_namespace, is_traced, is_writeable, placement, real_dtype
+
+_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def namespace_of(**arrays: Array) -> Namespace:
+    """The one namespace of all named arrays, each a floating-point array of a supported dtype."""
+    for name, x in arrays.items():
+        if not compat.is_array_api_obj(x):
+            raise TypeError(
+                f"{name} must be an array (numpy, cupy, torch, JAX, …), got {type(x).__name__}: "
+                f"convert it first, for instance with numpy.asarray."
+            )
+    try:
+        xp = array_namespace(*arrays.values())
+    except TypeError as error:
+        kinds = ", ".join(f"{name}: {type(x).__module__}.{type(x).__name__}" for name, x in arrays.items())
+        raise TypeError(
+            f"{_and(arrays)} must come from one array library, got {kinds}: convert them to one of these."
+        ) from error
+    supported = [getattr(xp, dtype) for dtype in _DTYPES]
+    for name, x in arrays.items():
+        if x.dtype not in supported:
+            raise TypeError(
+                f"{name} must have one of the dtypes {', '.join(_DTYPES)}, got {x.dtype}: convert it first."
+            )
+    devices = {name: compat.device(x) for name, x in arrays.items() if not is_traced(x)}
+    if len(set(map(str, devices.values()))) > 1:
+        places = ", ".join(f"{name}: {device}" for name, device in devices.items())
+        raise ValueError(f"{_and(arrays)} must be on one device, got {places}: move them first.")
+    return xp
+
+
+def square(name: str, x: Array) -> int:
+    """The size n of a stack of square matrices."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
+        raise ValueError(
+            f"{name} must have shape (…, n, n) with n ≥ 1, got {tuple(x.shape)}: "
+            f"only square matrices can be moved as unitary ones."
+        )
+    return int(x.shape[-1])
+
+
+def matrix(name: str, x: Array) -> tuple[int, int]:
+    """The sizes of a stack of non-empty matrices."""
+    if x.ndim < 2 or x.shape[-1] == 0 or x.shape[-2] == 0:
+        raise ValueError(
+            f"{name} must have shape (…, m, n) with m, n ≥ 1, got {tuple(x.shape)}: add the missing axes."
+        )
+    return int(x.shape[-2]), int(x.shape[-1])
+
+
+def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: int | None = None) -> int:
+    """The rank k of a pair of thin factors (…, n, k)."""
+    for name, x in ((left_name, left), (right_name, right)):
+        if x.ndim < 2 or x.shape[-2] == 0 or (n is not None and x.shape[-2] != n):
+            rows = "n" if n is None else str(n)
+            hint = " A single column v is v[:, None]." if x.ndim == 1 else ""
+            raise ValueError(
+                f"{name} must have shape (…, {rows}, k), got {tuple(x.shape)}: "
+                f"the factors of left @ rightᴴ stand upright.{hint}"
+            )
+    if left.shape[-2:] != right.shape[-2:]:
+        raise ValueError(
+            f"{left_name} and {right_name} must agree in their last two axes (n, k), "
+            f"got {tuple(left.shape)} and {tuple(right.shape)}."
+        )
+    return int(left.shape[-1])
+
+
+def batches(**arrays: Array) -> tuple[int, ...]:
+    """The common batch shape: leading axes broadcast."""
+    try:
+        return np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name}: {tuple(x.shape)}" for name, x in arrays.items())
+        raise ValueError(
+            f"the leading (batch) axes of {_and(arrays)} must broadcast, got {shapes}."
+        ) from None
+
+
+def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> None:
+    """The result has the dtype of `base`, so nothing may demand a wider or a complex one."""
+    for name, x in others.items():
+        if xp.result_type(base.dtype, x.dtype) != base.dtype:
+            raise TypeError(
+                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}), got {x.dtype}: "
+                f"the result keeps the dtype of {base_name}, so cast one of the two."
+            )
+
+
+def rank(value: Any, largest: int, name: str = "rank") -> int:
+    """A whole number from 1 to `largest`."""
+    if not 1 <= count(name, value) <= largest:
+        raise ValueError(
+            f"{name} must be between 1 and {largest} (the smaller side of the matrix), got {value}: "
+            f"choose another {name}."
+        )
+    return int(value)
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number from 0 on."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}.")
+    if value.__index__() < 0:
+        raise ValueError(f"{name} must be 0 or more, got {value}.")
+    return int(value.__index__())
+
+
+def real_scalar(xp: Namespace, name: str, value: Any, like: Array) -> Array:
+    """A real number, or one for every matrix of a batch, shaped to multiply a stack of matrices."""
+    dtype = real_dtype(xp, like.dtype)
+    if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
+        if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
+            raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
+        return xp.asarray(float(value), dtype=dtype, device=placement(like))
+    if xp.isdtype(value.dtype, "complex floating"):
+        raise TypeError(f"{name} must be real, got an array of {value.dtype}: pass its real part.")
+    value = xp.astype(value, dtype, copy=False)
+    return value if value.ndim == 0 else value[..., None, None]
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    return str(value)
+
+
+def overwritable(name: str, option: str, x: Array, batch: tuple[int, ...]) -> None:
+    """An array that is to be written in place; immutable kinds (JAX) return a new one instead."""
+    if compat.is_numpy_array(x) and not is_writeable(x):
+        raise ValueError(
+            f"{name} must be writeable when {option}=True, but it is read-only: "
+            f"pass a copy, or leave {option}=False."
+        )
+    if tuple(x.shape[:-2]) != batch:
+        raise ValueError(
+            f"{name} must have the batch shape of the result, {batch}, when {option}=True, "
+            f"got {tuple(x.shape[:-2])}: leave {option}=False."
+        )
+
+
+def _and(names: dict[str, Any]) -> str:
+    words = list(names)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

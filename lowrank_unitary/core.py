@@ -1,0 +1,114 @@
+"""From body factors to a low-rank rotation, through a core matrix of size 2k.
+
+With W = [b, c] every function of cbᴴ used here is I + W M Wᴴ, and M depends on K = WᴴW alone. Polar
+projection and transport supply M; balancing, the choice of the core and the thin products are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import _validate
+from ._array import Array, Namespace, core_dtype, placement, qr, stop_gradient, values_are_at_hand
+from ._primitives import adjoint
+from .factors import BodyFactors, LowRankRotation
+
+CORES = ("auto", "gram", "orthonormal")
+
+# The Gram core is used by value up to this Frobenius norm of the balanced K. It bounds the step's norm,
+# so that no singular value of I + cbᴴ is below 0.1, and the cancellation in W M Wᴴ, which grows with ‖K‖.
+GRAM_LIMIT = 0.9
+
+
+def low_rank_rotation(
+    body_factors: BodyFactors,
+    core: str,
+    gram_middle: Callable[[Namespace, Array, bool], Array],
+    dense_change: Callable[[Namespace, Array], Array],
+) -> LowRankRotation:
+    """I + W M Wᴴ by the chosen core.
+
+    `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖ ≤ GRAM_LIMIT;
+    `dense_change(xp, X)` gives f(X) − I for the small matrix X = Qᴴ c bᴴ Q.
+    """
+    xp, n, k = _checked(body_factors)
+    _validate.choice("core", core, CORES)
+    dtype = body_factors.left.dtype
+    working = core_dtype(xp, dtype)
+    c, b = balance(
+        xp,
+        xp.astype(body_factors.left, working, copy=False),
+        xp.astype(body_factors.right, working, copy=False),
+    )
+    W = xp.concat([b, c], axis=-1)
+    K = adjoint(xp, W) @ W
+    small = False
+    if core == "auto":
+        core, small = _choose(xp, K, n)
+    if core == "gram":
+        left, right = W, W @ adjoint(xp, gram_middle(xp, K, small))
+    else:
+        Q, c_small, b_small = _orthonormalise(xp, W, c, b, k)
+        left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small)))
+    return LowRankRotation(xp.astype(left, dtype, copy=False), xp.astype(right, dtype, copy=False))
+
+
+def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array]:
+    """Scale every column pair by powers of two to equal norms, (c_j δ_j, b_j / δ_j); the product stays.
+
+    A column whose partner is zero adds nothing to the product; it is made small, so as not to weigh in K.
+    """
+    log_c, log_b = _log2_norm(xp, c), _log2_norm(xp, b)
+    log_c, log_b = (
+        xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), xp.zeros_like(log_b), log_b), log_c),
+        xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), xp.zeros_like(log_c), log_c), log_b),
+    )
+    # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
+    half = xp.round(0.25 * (log_b - log_c))
+    delta = xp.astype(stop_gradient(2.0**half), c.dtype, copy=False)
+    return c * delta * delta, b / delta / delta
+
+
+def _log2_norm(xp: Namespace, x: Array) -> Array:
+    """log2 of the norm of every column, safe from overflow and underflow; −inf for a zero column."""
+    magnitude = xp.abs(stop_gradient(x))
+    largest = xp.max(magnitude, axis=-2, keepdims=True)
+    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    norm = xp.sqrt(xp.sum((magnitude / scale) ** 2, axis=-2, keepdims=True))
+    positive = xp.where(norm > 0, norm, xp.ones_like(norm))
+    return xp.where(norm > 0, xp.log2(scale) + xp.log2(positive), xp.full_like(norm, -xp.inf))
+
+
+def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
+    """The core that is exact to rounding, by value where a value can be read, else the Gram core."""
+    if K.shape[-1] >= n:
+        return "orthonormal", False
+    if not values_are_at_hand(K):
+        return "gram", False
+    norm_squared = xp.sum(xp.abs(K) ** 2, axis=(-2, -1))
+    # NaN compares false and passes through the Gram core, which carries it to the result.
+    too_large = bool(xp.any(norm_squared > GRAM_LIMIT**2))
+    return ("orthonormal", False) if too_large else ("gram", True)
+
+
+def _orthonormalise(xp: Namespace, W: Array, c: Array, b: Array, k: int) -> tuple[Array, Array, Array]:
+    """Q with orthonormal columns that span W, and Qᴴc, Qᴴb; Q = I where 2k ≥ n."""
+    n, width = W.shape[-2:]
+    if width >= n:
+        eye = xp.eye(n, dtype=W.dtype, device=placement(W))
+        return xp.broadcast_to(eye, (*W.shape[:-2], n, n)), c, b
+    Q, R = qr(xp, W)
+    return Q, R[..., k:], R[..., :k]
+
+
+def _checked(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
+    if not isinstance(body_factors, BodyFactors):
+        raise TypeError(
+            f"body_factors must be BodyFactors(left, right), got {type(body_factors).__name__}: factors of "
+            f"an ambient step U + left rightᴴ are pulled back by LowRankFactors(left, right).to_body(U)."
+        )
+    left, right = body_factors
+    xp = _validate.namespace_of(left=left, right=right)
+    k = _validate.factor_pair("left", left, "right", right)
+    _validate.batches(left=left, right=right)
+    return xp, int(left.shape[-2]), k

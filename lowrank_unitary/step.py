@@ -1,0 +1,262 @@
+"""One call from factors, or from a gradient, to the new unitary matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _validate
+from ._array import RNG, Array, Namespace, generator, normal_block
+from ._primitives import adjoint_product
+from .core import CORES
+from .factors import BodyFactors, LowRankFactors
+from .polar import polar_rotation
+from .rotation import compose, rotate
+from .sketch import METHODS, svd_sketch
+from .tangent import tangent_sketch
+from .transport import CURVES, transport_rotation
+from .unitary import healing_rotation
+
+UPDATES = ("transport", "polar")
+SKETCHES = ("tangent", *METHODS)
+
+
+def unitary_transport(
+    unitary: Array,
+    left: Array,
+    right: Array,
+    /,
+    *,
+    curve: str = "geodesic",
+    core: str = "auto",
+    overwrite_unitary: bool = False,
+) -> Array:
+    """Move U along the geodesic (or Cayley curve) of the tangent part of the step left rightᴴ.
+
+    Parameters
+    ----------
+    unitary : array, shape (…, n, n)
+        U, unitary or orthogonal.
+    left, right : array, shape (…, n, k)
+        The step left @ rightᴴ in the ambient frame, sign and step size included: to descend along a
+        gradient a bᴴ by a step of size η, left = −ηa and right = b.
+    curve : {"geodesic", "cayley"}
+        See :func:`transport_rotation`.
+    core : {"auto", "gram", "orthonormal"}
+        See :func:`transport_rotation`.
+    overwrite_unitary : bool
+        Write the result into `unitary` where its kind allows it (not JAX).
+
+    Returns
+    -------
+    array, shape (…, n, n)
+        U exp(skew(Uᴴ left rightᴴ)), with the dtype of U.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
+
+    Notes
+    -----
+    10kn² operations (real) and O(nk² + k³) for the core; no n×n factorisation. Whoever holds c = Uᴴ left
+    already calls ``rotate(U, transport_rotation(BodyFactors(c, right)))`` and saves one read of U. A real
+    step cannot change det U.
+
+    References
+    ----------
+    B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN", NeurIPS 2022, projUNN-T.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> U = lu.random_unitary(6, rng=0)
+    >>> rng = np.random.default_rng(1)
+    >>> V = lu.unitary_transport(U, rng.standard_normal((6, 2)), rng.standard_normal((6, 2)))
+    >>> bool(lu.is_unitary(V))
+    True
+    """
+    _validate.choice("curve", curve, CURVES)
+    body = _body(unitary, left, right, core, overwrite_unitary)
+    rotation = transport_rotation(body, curve=curve, core=core)
+    return rotate(unitary, rotation, overwrite_array=overwrite_unitary)
+
+
+def polar_projection(
+    unitary: Array,
+    left: Array,
+    right: Array,
+    /,
+    *,
+    core: str = "auto",
+    overwrite_unitary: bool = False,
+) -> Array:
+    """Move U by the step left rightᴴ and project back: the nearest unitary to U + left rightᴴ.
+
+    Parameters
+    ----------
+    unitary : array, shape (…, n, n)
+        U, unitary or orthogonal.
+    left, right : array, shape (…, n, k)
+        The step left @ rightᴴ in the ambient frame, sign and step size included.
+    core : {"auto", "gram", "orthonormal"}
+        See :func:`polar_rotation`.
+    overwrite_unitary : bool
+        Write the result into `unitary` where its kind allows it (not JAX).
+
+    Returns
+    -------
+    array, shape (…, n, n)
+        U polar(I + Uᴴ left rightᴴ), with the dtype of U.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
+
+    Notes
+    -----
+    For unitary U this is the polar factor of U + left rightᴴ. A defect that U already has is left exactly as
+    it is, where the polar factor of U + left rightᴴ would remove it at O(n³). 10kn² operations (real)
+    and O(nk² + k³) for the core.
+
+    References
+    ----------
+    B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN", NeurIPS 2022, projUNN-D.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> U = lu.random_unitary(6, dtype=np.complex128, rng=0)
+    >>> left, right = np.ones((6, 1)), np.ones((6, 1)) / 6
+    >>> V = lu.polar_projection(U, left, right)
+    >>> u, _, vh = np.linalg.svd(U + left @ right.T)
+    >>> np.allclose(V, u @ vh)
+    True
+    """
+    body = _body(unitary, left, right, core, overwrite_unitary)
+    return rotate(unitary, polar_rotation(body, core=core), overwrite_array=overwrite_unitary)
+
+
+def unitary_step(
+    unitary: Array,
+    gradient: Array,
+    step_size: Any,
+    /,
+    *,
+    rank: int,
+    update: str = "transport",
+    sketch: str = "tangent",
+    heal: int = 0,
+    rng: RNG = None,
+    overwrite_unitary: bool = False,
+) -> Array:
+    """One descent step: sketch the gradient at rank k, then move U.
+
+    Parameters
+    ----------
+    unitary : array, shape (…, n, n)
+        U, unitary or orthogonal.
+    gradient : array, shape (…, n, n)
+        G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is,
+        the complex conjugate of what ``jax.grad`` returns for complex input.
+    step_size : float or real array broadcasting against the batch
+        η; positive descends.
+    rank : int
+        k, from 1 to n.
+    update : {"transport", "polar"}
+        How U moves: along the geodesic, or straight and projected back.
+    sketch : {"tangent", "randomized", "exact", "lsi", "columns"}
+        ``"tangent"`` compresses the part of the gradient that moves U (:func:`tangent_sketch`); the others
+        compress the gradient itself (:func:`svd_sketch`), as the projUNN paper does.
+    heal : int
+        Number p of random probes: the step also contracts the unitarity defect of U by about 1 − p/n
+        (:func:`heal_unitary`), with one further pair of products of U with p columns.
+    rng : int, numpy.random.Generator or None
+        Source of the random test matrices.
+    overwrite_unitary : bool
+        Write the result into `unitary` where its kind allows it (not JAX).
+
+    Returns
+    -------
+    array, shape (…, n, n)
+        The new unitary matrix, with the dtype of U.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
+
+    Notes
+    -----
+    O(kn²). With the tangent sketch both updates rotate in the same 2k-dimensional space; by the angles θ of
+    the sketched tangent for transport, by arctan θ for polar.
+
+    Examples
+    --------
+    Procrustes: minimise ½‖U X − Y‖² over orthogonal U.
+
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((8, 40)) / np.sqrt(40)
+    >>> U, Y = np.eye(8), lu.cayley_unitary(8, rng=1) @ X
+    >>> before = np.linalg.norm(U @ X - Y)
+    >>> for step in range(100):
+    ...     U = lu.unitary_step(U, (U @ X - Y) @ X.T, 0.5, rank=2, rng=step)
+    >>> bool(np.linalg.norm(U @ X - Y) < 0.05 * before)
+    True
+    """
+    _validate.choice("update", update, UPDATES)
+    _validate.choice("sketch", sketch, SKETCHES)
+    probes = _validate.count("heal", heal)
+    xp = _validate.namespace_of(unitary=unitary, gradient=gradient)
+    n = _validate.square("unitary", unitary)
+    if probes > n:
+        raise ValueError(f"heal must be between 0 and n = {n}, got {probes}.")
+    _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
+    batch = _validate.batches(unitary=unitary, gradient=gradient)
+    if overwrite_unitary:
+        _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
+    eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
+    draws = generator(rng, unitary)
+    body = _descent_factors(xp, unitary, gradient, eta, rank, update, sketch, draws)
+    rotation = transport_rotation(body) if update == "transport" else polar_rotation(body)
+    if probes:
+        test = normal_block(xp, (*unitary.shape[:-2], n, probes), unitary, draws)
+        rotation = compose(xp, healing_rotation(xp, unitary, test), rotation)
+    return rotate(unitary, rotation, overwrite_array=overwrite_unitary)
+
+
+def _descent_factors(
+    xp: Namespace,
+    unitary: Array,
+    gradient: Array,
+    eta: Array,
+    rank: int,
+    update: str,
+    sketch: str,
+    rng: RNG,
+) -> BodyFactors:
+    if sketch != "tangent":
+        factors = svd_sketch(gradient, rank, method=sketch, rng=rng).factors()
+        return LowRankFactors(-eta * factors.left, factors.right).to_body(unitary)
+    C, Q = tangent_sketch(unitary, gradient, rank, rng=rng)
+    if update == "transport":
+        return BodyFactors(-eta * C, Q)
+    # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
+    return BodyFactors(xp.concat([-0.5 * eta * C, 0.5 * eta * Q], axis=-1), xp.concat([Q, C], axis=-1))
+
+
+def _body(unitary: Array, left: Array, right: Array, core: str, overwrite: bool) -> BodyFactors:
+    xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
+    _validate.choice("core", core, CORES)
+    n = _validate.square("unitary", unitary)
+    _validate.factor_pair("left", left, "right", right, n)
+    batch = _validate.batches(unitary=unitary, left=left, right=right)
+    _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    if overwrite:
+        _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
+    left = xp.astype(left, unitary.dtype, copy=False)
+    return BodyFactors(adjoint_product(xp, unitary, left), xp.astype(right, unitary.dtype, copy=False))

@@ -1,6 +1,7 @@
 """Move an n×n unitary matrix by low-rank steps, on arrays of any kind.
 
-    gradient ─sketch→ factors (a, b) ─pull back by Uᴴ→ body factors (c, b) ─2k×2k core→ rotation I + L Rᴴ ─→ new U
+    gradient ─sketch→ factors (a, b) ─pull back by Uᴴ→ body factors (c, b)
+             ─2k×2k core→ rotation I + L Rᴴ ─rotate rows→ new U
 
 Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate transpose, also for real arrays.
 """

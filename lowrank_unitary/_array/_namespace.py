@@ -31,9 +31,8 @@ def is_traced(*arrays: Array) -> bool:
 
     Nothing may then be decided by value: it would fail, or be wrong for the derivative.
     """
-    if jax := sys.modules.get("jax"):
-        if any(isinstance(x, jax.core.Tracer) for x in arrays):
-            return True
+    if (jax := sys.modules.get("jax")) and any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return True
     if torch := sys.modules.get("torch"):
         tensors = [x for x in arrays if isinstance(x, torch.Tensor)]
         if tensors and torch.compiler.is_compiling():

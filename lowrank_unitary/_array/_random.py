@@ -14,7 +14,7 @@ RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Gener
 
 
 def generator(rng: RNG, like: Array) -> np.random.Generator:
-    """`numpy.random.default_rng(rng)`; under tracing a seed is required, or the draw would be frozen unseen."""
+    """`numpy.random.default_rng(rng)`; None is refused under tracing, which would freeze the draw unseen."""
     if rng is None and is_traced(like):
         raise ValueError(
             "rng must be a seed or a numpy Generator while a function is traced or differentiated, got None: "

@@ -256,4 +256,4 @@ def _norm(x: Extended) -> Extended:
 
 
 def _double(x: Extended) -> np.ndarray[Any, Any]:
-    return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+    return np.asarray(x, dtype=np.complex128 if np.iscomplexobj(x) else np.float64)

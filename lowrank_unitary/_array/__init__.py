@@ -11,6 +11,7 @@ from ._namespace import (
     move,
     placement,
     stop_gradient,
+    to_numpy,
     values_are_at_hand,
 )
 from ._precision import (
@@ -44,6 +45,7 @@ __all__ = [
     "real_dtype",
     "stop_gradient",
     "svd",
+    "to_numpy",
     "tolerance",
     "values_are_at_hand",
 ]

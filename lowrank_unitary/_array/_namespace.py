@@ -72,3 +72,14 @@ def placement(like: Array) -> Any:
 def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
     """Copy a small numpy array to the namespace and device of `like`."""
     return xp.asarray(host, dtype=dtype, device=placement(like))
+
+
+def to_numpy(x: Array) -> np.ndarray[Any, Any]:
+    """A numpy copy or view of an array of any kind, detached from automatic differentiation."""
+    if compat.is_torch_array(x):
+        return np.asarray(x.detach().cpu().resolve_conj().numpy())
+    if compat.is_cupy_array(x):
+        return np.asarray(x.get())
+    if compat.is_array_api_strict_namespace(array_namespace(x)):
+        return np.from_dlpack(x.to_device(array_namespace(x).Device("CPU_DEVICE")))
+    return np.asarray(x)

@@ -1,0 +1,140 @@
+"""Assertions for users' own tests; every one compares with a dense definition in extended precision.
+
+Arguments may be arrays of any namespace. O(n³), so meant for small matrices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import reference
+from ._array import Array, array_namespace, to_numpy, tolerance
+from .factors import LowRankRotation
+
+
+def assert_unitary(unitary: Array, /, *, tol: float | None = None) -> None:
+    """Assert that ‖UᴴU − I‖_F ≤ tol for every matrix of a stack.
+
+    Parameters
+    ----------
+    unitary : array, shape (…, n, n)
+    tol : float, optional
+        By default what rounding explains after a few steps: c(n, 1)·eps of the dtype.
+
+    Raises
+    ------
+    AssertionError
+        With the largest defect and the bound.
+
+    Examples
+    --------
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.testing import assert_unitary
+    >>> assert_unitary(lu.random_unitary(5, rng=0))
+    """
+    bound = _bound(unitary, 1) if tol is None else tol
+    defect = _largest(reference.unitarity_defect(to_numpy(unitary)))
+    if not defect <= bound:
+        raise AssertionError(f"‖UᴴU − I‖_F is {defect:.3g}, more than {bound:.3g}.")
+
+
+def assert_rotation(rotation: LowRankRotation, /, *, tol: float | None = None) -> None:
+    """Assert that I + left rightᴴ is unitary.
+
+    Parameters
+    ----------
+    rotation : LowRankRotation
+        left and right of shape (…, n, w).
+    tol : float, optional
+        By default c(n, w)·eps of the dtype.
+
+    Raises
+    ------
+    AssertionError
+        With the largest defect and the bound.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.testing import assert_rotation
+    >>> body = lu.BodyFactors(np.ones((5, 1)), np.eye(5)[:, :1])
+    >>> assert_rotation(lu.polar_rotation(body))
+    """
+    left, right = (to_numpy(part) for part in rotation)
+    bound = _bound(rotation.left, left.shape[-1]) if tol is None else tol
+    defect = _largest(reference.unitarity_defect(reference.rotation_matrix(left, right)))
+    if not defect <= bound:
+        raise AssertionError(
+            f"I + left rightᴴ has a unitarity defect of {defect:.3g}, more than {bound:.3g}."
+        )
+
+
+def assert_matches_dense(
+    result: Array,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    /,
+    *,
+    update: str = "transport",
+    curve: str = "geodesic",
+    tol: float | None = None,
+) -> None:
+    """Assert that a step gave what its dense definition gives.
+
+    Parameters
+    ----------
+    result : array, shape (…, n, n)
+        What ``unitary_transport`` or ``polar_projection`` returned.
+    unitary : array, shape (…, n, n)
+        The matrix before the step.
+    left, right : array, shape (…, n, k)
+        The step left rightᴴ.
+    update : {"transport", "polar"}
+        Which update was made.
+    curve : {"geodesic", "cayley"}
+        For transport.
+    tol : float, optional
+        Bound on the Frobenius norm of the difference. By default c(n, k)·eps of the dtype, times the norm of
+        the step where that is above 1.
+
+    Raises
+    ------
+    AssertionError
+        With the largest error and the bound.
+
+    Notes
+    -----
+    Near a singular U + left rightᴴ the polar factor is sensitive: errors grow like 1/σ_min, and `tol` has to
+    be given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.testing import assert_matches_dense
+    >>> U, a, b = np.eye(4), np.ones((4, 1)), np.eye(4)[:, :1]
+    >>> assert_matches_dense(lu.unitary_transport(U, a, b), U, a, b)
+    """
+    u, a, b = (to_numpy(x) for x in (unitary, left, right))
+    if update not in ("transport", "polar"):
+        raise ValueError(f"update must be 'transport' or 'polar', got {update!r}.")
+    expected = reference.polar(u, a, b) if update == "polar" else reference.transport(u, a, b, curve)
+    if tol is None:
+        step = np.linalg.norm(a) * np.linalg.norm(b)
+        tol = max(1.0, float(step)) * _bound(unitary, a.shape[-1])
+    difference = reference.extended(to_numpy(result)) - expected
+    error = _largest(np.sqrt(np.sum(np.abs(difference) ** 2, axis=(-2, -1))))
+    if not error <= tol:
+        raise AssertionError(
+            f"the {update} step is off by {error:.3g} (Frobenius norm), more than {tol:.3g}."
+        )
+
+
+def _bound(x: Array, k: int) -> float:
+    return tolerance(array_namespace(x), x.dtype, x.shape[-2], k)
+
+
+def _largest(values: reference.Extended) -> float:
+    return float(np.max(values, initial=0.0))

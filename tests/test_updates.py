@@ -1,0 +1,269 @@
+"""One step against its dense definition, and what must hold for every step."""
+
+import numpy as np
+import pytest
+from cases import KINDS, ROTATIONS, UPDATES, ct, error, make_step, normal, steps
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import lowrank_unitary as lu
+from lowrank_unitary import reference
+from lowrank_unitary.testing import assert_rotation
+
+update = pytest.mark.parametrize("update", UPDATES)
+
+
+def sensitivity(step, update):
+    """The polar factor changes by 1/σ_min times a change of its argument."""
+    if update != "polar":
+        return 1.0
+    smallest = step.smallest_singular_value()
+    assume(smallest >= 0.1)
+    return max(1.0, 1.0 / smallest)
+
+
+@update
+@given(step=steps())
+def test_step_equals_its_dense_definition(update, step):
+    apply, dense = UPDATES[update]
+    scale = sensitivity(step, update)
+    assert error(apply(*step.arrays), dense(*step.arrays)) <= step.tolerance(scale)
+
+
+@update
+@pytest.mark.parametrize(
+    ("dtype", "k"),
+    [("float32", 4), ("complex64", 1), *(("float64", k) for k in (1, 2, 4, 50, 100)), ("complex128", 4)],
+)
+def test_step_at_size_100_has_the_promised_accuracy(update, dtype, k):
+    # The promise: 3e-13 in double and 4e-6 in single precision, spectral norm.
+    apply, dense = UPDATES[update]
+    for kind, norm in (("generic", 1e-12), ("unbalanced", 0.8), ("unbalanced", 10.0)):
+        step = make_step(7, 100, k, dtype, kind, norm)
+        if update == "polar" and step.smallest_singular_value() < 0.1:
+            continue
+        difference = reference.extended(apply(*step.arrays)) - dense(*step.arrays)
+        bound = 3e-13 if np.finfo(dtype).eps < 1e-10 else 4e-6
+        assert reference.spectral_norm(difference) <= bound
+
+
+@update
+@given(step=steps())
+def test_rotation_is_unitary_at_every_singular_value(update, step):
+    assert_rotation(ROTATIONS[update](step.body))
+
+
+@pytest.mark.parametrize("n", [4, 9])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("distance", [1e-3, 1e-8, 1e-14, 0.0])
+def test_polar_is_unitary_however_close_to_singular(n, k, distance):
+    # c = −(1 − distance) b with orthonormal b puts k singular values of I + cbᴴ at `distance`.
+    b, _ = np.linalg.qr(np.random.default_rng(n).standard_normal((n, k)))
+    body = lu.BodyFactors(-(1 - distance) * b, b)
+    assert_rotation(lu.polar_rotation(body))
+
+
+@update
+@given(step=steps(kinds=("zero", "zero left")))
+def test_zero_step_changes_nothing(update, step):
+    apply, _ = UPDATES[update]
+    np.testing.assert_array_equal(apply(*step.arrays), step.unitary)
+
+
+@update
+@given(step=steps(max_n=8), seed=st.integers(0, 2**32 - 1))
+def test_step_is_equivariant(update, step, seed):
+    # f(V U W; V a, Wᴴ b) = V f(U; a, b) W
+    apply, _ = UPDATES[update]
+    scale = sensitivity(step, update)
+    V, W = (lu.random_unitary(step.n, dtype=step.dtype, rng=seed + i) for i in range(2))
+    moved = apply(V @ step.unitary @ W, V @ step.left, ct(W) @ step.right)
+    expected = V @ apply(*step.arrays) @ W
+    assert error(moved, expected) <= 4 * step.tolerance(scale)
+
+
+@update
+@given(step=steps(kinds=("generic", "repeated", "zero column"), max_n=8))
+def test_step_depends_on_the_product_of_its_factors_only(update, step):
+    # (a R, b R⁻ᴴ) for a well-conditioned R
+    apply, _ = UPDATES[update]
+    scale = sensitivity(step, update)
+    rng = np.random.default_rng(step.seed)
+    u, v = (lu.random_unitary(step.k, dtype=step.dtype, rng=rng) for _ in range(2))
+    d = np.exp(rng.uniform(-1, 1, step.k))
+    R, inverse_adjoint = ((u * s) @ v for s in (d, 1 / d))
+    other = apply(
+        step.unitary, (step.left @ R).astype(step.dtype), (step.right @ inverse_adjoint).astype(step.dtype)
+    )
+    # Columns of very different size are mixed: the product carries errors of the size of ‖a‖‖b‖.
+    size = np.max(
+        np.linalg.norm(step.left, axis=(-2, -1)) * np.linalg.norm(step.right, axis=(-2, -1)), initial=0.0
+    )
+    assert error(other, apply(*step.arrays)) <= 10 * step.tolerance(scale * max(1.0, float(size)))
+
+
+@update
+@given(step=steps(), core=st.sampled_from(["gram", "orthonormal"]))
+def test_cores_agree(update, step, core):
+    assume(step.norm <= 0.5)
+    apply, _ = UPDATES[update]
+    assert error(apply(*step.arrays, core=core), apply(*step.arrays)) <= 4 * step.tolerance()
+
+
+@update
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_equals_loop(update, dtype, kind):
+    apply, _ = UPDATES[update]
+    for n, k in ((1, 1), (3, 2), (7, 2), (7, 9)):
+        step = make_step(11, n, k, dtype, kind, 0.6, (2, 3))
+        together = apply(*step.arrays)
+        for index in np.ndindex(2, 3):
+            alone = apply(*(x[index] for x in step.arrays))
+            assert error(together[index], alone) <= step.tolerance(10.0)
+
+
+@update
+def test_batches_broadcast(update):
+    apply, _ = UPDATES[update]
+    step = make_step(3, 6, 2, "complex128", batch=(4,))
+    spread = apply(step.unitary[0], step.left, step.right)
+    assert spread.shape == (4, 6, 6)
+    for i in range(4):
+        assert error(spread[i], apply(step.unitary[0], step.left[i], step.right[i])) <= step.tolerance()
+
+
+@update
+def test_empty_batch_and_rank_zero(update, dtype):
+    apply, _ = UPDATES[update]
+    empty = make_step(0, 5, 2, dtype, batch=(0,))
+    assert apply(*empty.arrays).shape == (0, 5, 5)
+    step = make_step(0, 5, 2, dtype)
+    none = apply(step.unitary, step.left[:, :0], step.right[:, :0])
+    np.testing.assert_array_equal(none, step.unitary)
+
+
+@update
+def test_memory_layout_does_not_matter(update, dtype):
+    apply, _ = UPDATES[update]
+    step = make_step(5, 9, 2, dtype, norm=0.3)
+    expected = apply(*step.arrays)
+    padded = np.zeros((18, 27), dtype)
+    padded[::2, ::3] = step.unitary
+    reversed_columns = np.ascontiguousarray(step.unitary[:, ::-1])[:, ::-1]
+    read_only = step.unitary.copy()
+    read_only.flags.writeable = False
+    for view in (np.asfortranarray(step.unitary), padded[::2, ::3], reversed_columns, read_only):
+        assert error(apply(view, step.left, step.right), expected) <= step.tolerance()
+        assert error(apply(step.unitary, step.left[::-1][::-1], np.asfortranarray(step.right)), expected) <= (
+            step.tolerance()
+        )
+
+
+@update
+@given(step=steps(max_n=6))
+def test_inputs_are_untouched(update, step):
+    apply, _ = UPDATES[update]
+    copies = [x.copy() for x in step.arrays]
+    apply(*step.arrays)
+    for x, copy in zip(step.arrays, copies, strict=True):
+        np.testing.assert_array_equal(x, copy)
+
+
+@update
+@pytest.mark.parametrize("n", [5, 700])
+def test_overwriting_gives_the_same_matrix_in_place(update, dtype, n):
+    apply, _ = UPDATES[update]
+    step = make_step(2, n, 2, dtype, norm=0.3)
+    expected = apply(*step.arrays)
+    for order in "CF":
+        target = np.array(step.unitary, order=order)
+        result = apply(target, step.left, step.right, overwrite_unitary=True)
+        assert result is target
+        assert error(result, expected) <= step.tolerance()
+
+
+@update
+def test_overwriting_survives_factors_that_are_views_of_the_matrix(update):
+    apply, _ = UPDATES[update]
+    step = make_step(2, 6, 2, "float64")
+    target = step.unitary.copy()
+    expected = apply(step.unitary, step.unitary[:, :2], step.unitary[:, 2:4])
+    apply(target, target[:, :2], target[:, 2:4], overwrite_unitary=True)
+    assert error(target, expected) <= step.tolerance()
+
+
+@update
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("n", [2, 8])
+@pytest.mark.parametrize("norm", [0.1, 5.0])
+def test_nan_and_infinity_come_out_as_nan_and_only_where_they_went_in(update, dtype, bad, n, norm):
+    apply, _ = UPDATES[update]
+    step = make_step(1, n, 1, dtype, norm=norm, batch=(2,))
+    expected = apply(*step.arrays)
+    for position in range(3):
+        arrays = [x.copy() for x in step.arrays]
+        arrays[position][0, 0, 0] = bad
+        with np.errstate(invalid="ignore"):
+            result = apply(*arrays)
+        assert np.isnan(result[0]).any()
+        assert error(result[1], expected[1]) <= step.tolerance(10.0)
+
+
+@update
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_first_order_change_is_the_tangent_step(update, dtype):
+    # f(U; ta, b) = U + t U skew(Uᴴabᴴ) + O(t²) for tangent steps, which all updates share: slope 2.
+    apply, _ = UPDATES[update]
+    rng = np.random.default_rng(4)
+    unitary = lu.random_unitary(8, dtype=dtype, rng=rng)
+    X, Y = normal(rng, (8, 2), dtype), normal(rng, (8, 2), dtype)
+    left, right = unitary @ np.concatenate([X, -Y], -1) / 4, np.concatenate([Y, X], -1) / 4
+    sizes = 2.0 ** -np.arange(4, 9)
+    remainders = [error(apply(unitary, t * left, right), unitary + t * left @ ct(right)) for t in sizes]
+    slope = np.polyfit(np.log(sizes), np.log(remainders), 1)[0]
+    assert 1.9 <= slope <= 2.1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_cayley_agrees_with_the_geodesic_to_third_order(dtype):
+    sizes = 2.0 ** -np.arange(2, 7)
+    gaps = []
+    for t in sizes:
+        step = make_step(9, 8, 2, dtype, norm=t)
+        gaps.append(
+            error(lu.unitary_transport(*step.arrays), lu.unitary_transport(*step.arrays, curve="cayley"))
+        )
+    slope = np.polyfit(np.log(sizes), np.log(gaps), 1)[0]
+    assert 2.9 <= slope <= 3.1
+
+
+@pytest.mark.parametrize("update", ["geodesic", "polar"])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_inherited_defect_stays_as_it_is(update, k, dtype):
+    # 1e-3 unchanged to three digits after 2000 steps of size 0.9
+    apply, _ = UPDATES[update]
+    n = 16
+    rng = np.random.default_rng(k)
+    unitary = lu.random_unitary(n, dtype=dtype, rng=rng)
+    disturbance = normal(rng, (n, n), dtype)
+    unitary = unitary @ (
+        np.eye(n) + 5e-4 * (disturbance + ct(disturbance)) / np.linalg.norm(disturbance + ct(disturbance))
+    )
+    before = float(lu.unitarity_defect(unitary))
+    assert 0.9e-3 < before < 1.1e-3
+    for _ in range(2000):
+        a, b = normal(rng, (n, k), dtype), normal(rng, (n, k), dtype)
+        a *= 0.9 / np.linalg.norm(a @ ct(b), 2)
+        apply(unitary, a, b, overwrite_unitary=True)
+    assert abs(float(lu.unitarity_defect(unitary)) / before - 1) < 1e-3
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_real_transport_keeps_the_sign_of_the_determinant(update):
+    apply, _ = UPDATES[update]
+    for seed in range(10):
+        step = make_step(seed, 5, 2, "float64", norm=0.9)
+        before, after = np.linalg.det(step.unitary), np.linalg.det(apply(*step.arrays))
+        assert round(before) == round(after)

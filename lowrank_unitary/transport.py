@@ -95,8 +95,10 @@ def phi1(xp: Namespace, A: Array, small: bool) -> Array:
     The number of squarings is fixed: 2 for ‖A‖ ≤ 0.9 (small), else 12, for norms to 940; NaN beyond.
     """
     squarings = 2 if small else _SQUARINGS
+    norm = xp.sqrt(xp.sum(xp.abs(A) ** 2, axis=(-2, -1), keepdims=True))
+    beyond = norm > _TAYLOR_NORM * 2.0**squarings
     eye = eye_like(xp, A)
-    scaled = A * 2.0**-squarings
+    scaled = xp.where(beyond, xp.full_like(A, math.nan), A * 2.0**-squarings)
     P = eye + scaled / (_TAYLOR_DEGREE + 1)
     for j in range(_TAYLOR_DEGREE, 1, -1):
         P = eye + (scaled @ P) / j
@@ -104,10 +106,7 @@ def phi1(xp: Namespace, A: Array, small: bool) -> Array:
     for _ in range(squarings):
         P = P + 0.5 * (X @ P)
         X = 2.0 * X + X @ X
-    if small:
-        return P
-    norm = xp.sqrt(xp.sum(xp.abs(A) ** 2, axis=(-2, -1), keepdims=True))
-    return xp.where(norm <= _TAYLOR_NORM * 2.0**squarings, P, xp.full_like(P, math.nan))
+    return P
 
 
 def skew_function(xp: Namespace, omega: Array, curve: str) -> Array:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._array import Array, Namespace, is_complex, is_numpy, is_writeable, placement
+from ._array import Array, Namespace, is_complex, is_numpy, is_torch, is_writeable, placement
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 19
 
 
 def adjoint(xp: Namespace, matrix: Array) -> Array:
-    """Conjugate transpose of the last two axes; a view for real arrays."""
-    transposed = matrix.mT
-    return xp.conj(transposed) if is_complex(xp, matrix.dtype) else transposed
+    """Conjugate transpose of the last two axes of a thin or small matrix; a view for real arrays."""
+    if not is_complex(xp, matrix.dtype):
+        return matrix.mT
+    if is_torch(xp):
+        # torch.conj of array-api-compat has no vmap rule. A lazy conjugate would refuse numpy and DLPack.
+        return matrix.mH.resolve_conj()
+    return xp.conj(matrix.mT)
 
 
 def eye_like(xp: Namespace, matrix: Array) -> Array:
@@ -26,9 +30,11 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """matrixᴴ @ thin, conjugating the thin operands and never the n×n one."""
-    if is_complex(xp, matrix.dtype):
-        return xp.conj(matrix.mT @ xp.conj(thin))
-    return matrix.mT @ thin
+    if not is_complex(xp, matrix.dtype):
+        return matrix.mT @ thin
+    if is_torch(xp):
+        return matrix.mH @ thin
+    return xp.conj(matrix.mT @ xp.conj(thin))
 
 
 def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overwrite: bool = False) -> Array:

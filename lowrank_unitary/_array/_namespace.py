@@ -21,6 +21,10 @@ def is_numpy(xp: Namespace) -> bool:
     return bool(compat.is_numpy_namespace(xp))
 
 
+def is_torch(xp: Namespace) -> bool:
+    return bool(compat.is_torch_namespace(xp))
+
+
 def is_writeable(x: Array) -> bool:
     """Whether `x[...] = value` is allowed: False for JAX and for read-only numpy arrays."""
     return bool(compat.is_writeable_array(x))

@@ -44,6 +44,6 @@ def tolerance(xp: Namespace, dtype: Any, n: int, k: int = 1, *, scale: float = 1
 
     Every entry of U⁺ sums n products for Uᴴa and 2k for the update, plus one addition. Rounding
     errors of a sum of n products grow like √n when they are independent, and the Frobenius norm
-    gathers n of them per row of size 1/√n each. 4 is the margin that draws of all kinds were seen to need.
+    gathers n of them per row of size 1/√n each. 8 is the margin that draws of all kinds were seen to need.
     """
-    return 4.0 * (math.sqrt(n) + math.sqrt(n) * math.sqrt(2 * k)) * max(1.0, scale) * eps(xp, dtype)
+    return 8.0 * (math.sqrt(n) + math.sqrt(n) * math.sqrt(2 * k)) * max(1.0, scale) * eps(xp, dtype)

@@ -1,0 +1,134 @@
+"""Project, then compress: the sketch of the tangent part is two-sided, tangent and descends."""
+
+import numpy as np
+import pytest
+from cases import ct, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lowrank_unitary as lu
+from lowrank_unitary import reference
+from lowrank_unitary._array import tolerance
+
+
+def skew(x):
+    return (x - ct(x)) / 2
+
+
+@st.composite
+def gradients(draw):
+    n = draw(st.integers(1, 12))
+    seed = draw(st.integers(0, 2**32 - 1))
+    dtype = draw(st.sampled_from(["float32", "float64", "complex64", "complex128"]))
+    batch = draw(st.sampled_from([(), (2,)]))
+    rng = np.random.default_rng(seed)
+    unitary = lu.random_unitary(n, dtype=dtype, batch=batch, rng=rng)
+    gradient = normal(rng, (*batch, n, n), dtype)
+    # Up to a thousand times more Hermitian than skew, in the body frame.
+    gradient = gradient + draw(st.sampled_from([0, 10, 1000])) * unitary @ (gradient + ct(gradient))
+    return unitary, gradient.astype(dtype), draw(st.integers(1, n)), seed
+
+
+@given(drawn=gradients(), oversample=st.integers(0, 5), power=st.integers(0, 1))
+def test_sketch_keeps_every_entry_that_touches_its_range(drawn, oversample, power):
+    unitary, gradient, k, seed = drawn
+    C, Q = lu.tangent_sketch(
+        unitary, gradient, k, oversample=oversample, power_iterations=power, rng=seed
+    )
+    A = np.asarray(reference.tangent(unitary, gradient)).astype(unitary.dtype)
+    P = Q @ ct(Q)
+    size = np.linalg.norm(gradient, axis=(-2, -1)).max()
+    bound = size * tolerance(np, unitary.dtype, unitary.shape[-1], k)
+    assert np.abs(skew(C @ ct(Q)) - (P @ A + A @ P - P @ A @ P)).max() <= bound
+    assert np.abs(ct(Q) @ Q - np.eye(k)).max() <= tolerance(np, unitary.dtype, unitary.shape[-1], k)
+
+
+@given(drawn=gradients())
+def test_sketch_is_a_direction_of_descent(drawn):
+    unitary, gradient, k, seed = drawn
+    C, Q = lu.tangent_sketch(unitary, gradient, k, rng=seed)
+    A = reference.tangent(unitary, gradient)
+    product = np.sum(np.real(np.conj(skew(C @ ct(Q))) * A), axis=(-2, -1))
+    AQ = np.linalg.norm((A @ Q).astype(Q.dtype), axis=(-2, -1)) ** 2
+    size = np.linalg.norm(gradient, axis=(-2, -1)).max()
+    assert (product >= AQ - size**2 * tolerance(np, unitary.dtype, unitary.shape[-1], k)).all()
+
+
+def test_full_rank_sketch_is_the_whole_tangent(dtype):
+    rng = np.random.default_rng(0)
+    unitary, gradient = lu.random_unitary(6, dtype=dtype, rng=rng), normal(rng, (6, 6), dtype)
+    C, Q = lu.tangent_sketch(unitary, gradient, 6, rng=1)
+    A = reference.tangent(unitary, gradient)
+    assert np.abs(skew(C @ ct(Q)) - A).max() <= 20 * tolerance(np, dtype, 6, 6)
+
+
+def test_sketch_vanishes_where_the_gradient_does_not_move_the_unitary(dtype):
+    # A gradient U S with Hermitian S is normal to the unitary matrices; compress-first would step along it.
+    rng = np.random.default_rng(1)
+    unitary, S = lu.random_unitary(8, dtype=dtype, rng=rng), normal(rng, (8, 8), dtype)
+    gradient = unitary @ (S + ct(S))
+    moved = lu.unitary_step(unitary, gradient, 1.0, rank=2, rng=0)
+    assert np.abs(moved - unitary).max() <= 100 * tolerance(np, dtype, 8, 2)
+    stepped = lu.unitary_step(unitary, gradient, 1.0, rank=2, sketch="lsi", rng=0)
+    assert np.abs(stepped - unitary).max() > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e30])
+def test_sketch_scales_with_the_gradient(dtype, scale):
+    rng = np.random.default_rng(2)
+    unitary, gradient = lu.random_unitary(8, dtype=dtype, rng=rng), normal(rng, (8, 8), dtype)
+    one = lu.tangent_sketch(unitary, gradient, 2, rng=3)
+    scaled = lu.tangent_sketch(unitary, gradient * np.float32(scale), 2, rng=3)
+    one, scaled = (skew(C @ ct(Q)) for C, Q in (one, scaled))
+    assert np.abs(scaled / np.float32(scale) - one).max() <= 100 * tolerance(np, dtype, 8, 2)
+
+
+def test_nan_in_the_gradient_gives_nan(dtype):
+    unitary = lu.random_unitary(5, dtype=dtype, batch=(2,), rng=0)
+    gradient = np.ones_like(unitary)
+    gradient[0, 2, 2] = np.nan
+    moved = lu.unitary_step(unitary, gradient, 0.1, rank=2, rng=0)
+    assert np.isnan(moved[0]).all()
+    assert np.isfinite(moved[1]).all()
+
+
+def procrustes(n, noise, rng):
+    """½‖UX − Y‖² with Y = U*X + noise: products for the gradient, a start, the optimum beside the start."""
+    X = rng.standard_normal((n, 4 * n)) / np.sqrt(4 * n)
+    target, start = (lu.random_unitary(n, rng=rng) for _ in range(2))
+    Y = target @ X + noise * rng.standard_normal((n, 4 * n)) / np.sqrt(4 * n)
+    u, _, vh = np.linalg.svd(Y @ X.T)
+    if np.linalg.det(u @ vh) * np.linalg.det(start) < 0:
+        u[:, -1] *= -1
+    return X, Y, start, 0.5 * np.linalg.norm(u @ vh @ X - Y) ** 2
+
+
+def test_project_first_reaches_the_optimum_where_compress_first_stalls():
+    X, Y, start, optimum = procrustes(64, 1.0, np.random.default_rng(0))
+    XX, YX = X @ X.T, Y @ X.T
+    gaps = {}
+    for sketch in ("tangent", "exact"):
+        U = start.copy()
+        rng = np.random.default_rng(1)
+        for _ in range(3000):
+            lu.unitary_step(U, U @ XX - YX, 0.8, rank=1, sketch=sketch, rng=rng, overwrite_unitary=True)
+        gaps[sketch] = 0.5 * np.linalg.norm(U @ X - Y) ** 2 - optimum
+    assert abs(gaps["tangent"]) < 1e-9
+    assert gaps["exact"] > 0.05
+
+
+@pytest.mark.parametrize("update", ["transport", "polar"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_small_step_lowers_the_loss_by_what_its_slope_says(update, dtype):
+    rng = np.random.default_rng(3)
+    n = 12
+    unitary, B = lu.random_unitary(n, dtype=dtype, rng=rng), normal(rng, (n, n), dtype)
+
+    def loss(U):  # Re tr(Bᴴ U), with gradient B
+        return float(np.sum(np.real(np.conj(B) * U)))
+
+    C, Q = lu.tangent_sketch(unitary, B, 3, rng=5)
+    slope = np.sum(np.real(np.conj(skew(C @ ct(Q))) * skew(ct(unitary) @ B)))
+    eta = 1e-5
+    moved = lu.unitary_step(unitary, B, eta, rank=3, update=update, rng=5)
+    assert (loss(moved) - loss(unitary)) / -eta == pytest.approx(slope, rel=1e-3)

@@ -8,7 +8,7 @@ from . import _validate
 from ._array import Array
 from ._primitives import adjoint_product
 from .factors import LowRankRotation
-from .rotation import compose, rotate
+from .rotation import checked, compose, rotate
 
 
 class DelayedUnitary(NamedTuple):
@@ -64,8 +64,8 @@ class DelayedUnitary(NamedTuple):
             With the rotation behind those accumulated before.
         """
         if self.rotation is None:
-            return DelayedUnitary(self.base, rotation)
-        xp = _validate.namespace_of(base=self.base, left=rotation.left, right=rotation.right)
+            return DelayedUnitary(self.base, checked(rotation))
+        xp = _validate.namespace_of(base=self.base, left=checked(rotation).left, right=rotation.right)
         return DelayedUnitary(self.base, compose(xp, self.rotation, rotation))
 
     def matmul(self, x: Array, /) -> Array:

@@ -50,12 +50,7 @@ def rotate(
     >>> np.allclose(back, np.eye(5))
     True
     """
-    if not isinstance(rotation, LowRankRotation):
-        raise TypeError(
-            f"rotation must be a LowRankRotation, got {type(rotation).__name__}: "
-            f"make one with transport_rotation or polar_rotation."
-        )
-    left, right = rotation
+    left, right = checked(rotation)
     xp = _validate.namespace_of(array=array, left=left, right=right)
     _, n = _validate.matrix("array", array)
     _validate.factor_pair("rotation.left", left, "rotation.right", right, n)
@@ -68,6 +63,16 @@ def rotate(
     left = xp.astype(left, array.dtype, copy=False)
     right = xp.astype(right, array.dtype, copy=False)
     return rotate_rows(xp, array, left, right, overwrite=overwrite_array)
+
+
+def checked(rotation: LowRankRotation) -> LowRankRotation:
+    """The argument itself, or an error: body factors have the same shapes and mean something else."""
+    if not isinstance(rotation, LowRankRotation):
+        raise TypeError(
+            f"rotation must be a LowRankRotation, got {type(rotation).__name__}: "
+            f"make one with transport_rotation or polar_rotation."
+        )
+    return rotation
 
 
 def compose(xp: Namespace, first: LowRankRotation, second: LowRankRotation) -> LowRankRotation:

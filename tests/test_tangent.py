@@ -32,9 +32,7 @@ def gradients(draw):
 @given(drawn=gradients(), oversample=st.integers(0, 5), power=st.integers(0, 1))
 def test_sketch_keeps_every_entry_that_touches_its_range(drawn, oversample, power):
     unitary, gradient, k, seed = drawn
-    C, Q = lu.tangent_sketch(
-        unitary, gradient, k, oversample=oversample, power_iterations=power, rng=seed
-    )
+    C, Q = lu.tangent_sketch(unitary, gradient, k, oversample=oversample, power_iterations=power, rng=seed)
     A = np.asarray(reference.tangent(unitary, gradient)).astype(unitary.dtype)
     P = Q @ ct(Q)
     size = np.linalg.norm(gradient, axis=(-2, -1)).max()

@@ -38,7 +38,9 @@ def test_initialisers_serve_every_namespace_and_device(initialise, backend):
 
 
 def test_haar_matrices_have_uniform_eigenvalue_phases_and_both_determinants():
-    complex_phases = np.angle(np.linalg.eigvals(lu.random_unitary(4, dtype=complex, batch=(500,), rng=0)[:, :, :]))
+    complex_phases = np.angle(
+        np.linalg.eigvals(lu.random_unitary(4, dtype=complex, batch=(500,), rng=0)[:, :, :])
+    )
     # One phase a matrix, chosen at random: those of one matrix repel each other.
     chosen = complex_phases[np.arange(500), np.random.default_rng(1).integers(0, 4, 500)]
     assert scipy.stats.kstest(chosen, scipy.stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
@@ -68,7 +70,9 @@ def test_plane_rotations_have_the_angles_of_their_papers():
 def test_defect_equals_its_definition(n, seed, log_size):
     rng = np.random.default_rng(seed)
     for kind in ("float64", "complex64"):
-        U = (lu.random_unitary(n, dtype=kind, rng=rng) + 10**log_size * normal(rng, (n, n), kind)).astype(kind)
+        U = (lu.random_unitary(n, dtype=kind, rng=rng) + 10**log_size * normal(rng, (n, n), kind)).astype(
+            kind
+        )
         expected = float(reference.unitarity_defect(U))
         assert float(lu.unitarity_defect(U)) == pytest.approx(expected, rel=1e-10, abs=1e-14 * n)
 
@@ -94,7 +98,9 @@ def test_is_unitary_separates_rounding_from_faults(dtype):
 @pytest.mark.parametrize("size", [1e-9, 1e-4, 0.1, 10.0])
 def test_reunitarize_gives_the_nearest_unitary_matrix(size, dtype):
     rng = np.random.default_rng(1)
-    U = lu.random_unitary(8, dtype=dtype, batch=(2,), rng=rng) + np.float32(size) * normal(rng, (2, 8, 8), dtype)
+    U = lu.random_unitary(8, dtype=dtype, batch=(2,), rng=rng) + np.float32(size) * normal(
+        rng, (2, 8, 8), dtype
+    )
     U = U.astype(dtype)
     repaired = lu.reunitarize(U)
     smallest = np.linalg.svd(U, compute_uv=False).min()
@@ -136,7 +142,14 @@ def test_healing_within_a_step_contracts_the_defect_while_it_moves(update):
     U = lu.random_unitary(n, dtype=complex, rng=rng) * (1 + 1e-4)
     for _ in range(300):
         lu.unitary_step(
-            U, normal(rng, (n, n), complex), 0.1, rank=2, update=update, heal=2, rng=rng, overwrite_unitary=True
+            U,
+            normal(rng, (n, n), complex),
+            0.1,
+            rank=2,
+            update=update,
+            heal=2,
+            rng=rng,
+            overwrite_unitary=True,
         )
     assert float(lu.unitarity_defect(U)) < 1e-13
 

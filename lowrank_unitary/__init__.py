@@ -8,21 +8,14 @@ Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate 
 
 from .delayed import DelayedUnitary
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
+from .initialisers import cayley_unitary, henaff_unitary, random_unitary
 from .polar import polar_rotation
 from .rotation import rotate
 from .sketch import svd_sketch
 from .step import polar_projection, unitary_step, unitary_transport
 from .tangent import tangent_sketch
 from .transport import transport_rotation
-from .unitary import (
-    cayley_unitary,
-    heal_unitary,
-    henaff_unitary,
-    is_unitary,
-    random_unitary,
-    reunitarize,
-    unitarity_defect,
-)
+from .unitary import heal_unitary, is_unitary, reunitarize, unitarity_defect
 
 __version__ = "0.1.0"
 

@@ -1,11 +1,8 @@
-"""Unitary matrices themselves: where they come from, how far from unitary they are, how to repair them."""
+"""How far a matrix is from unitary, and how to repair it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
 
 from . import _validate
 from ._array import (
@@ -14,7 +11,6 @@ from ._array import (
     Namespace,
     core_dtype,
     eps,
-    generator,
     normal_block,
     qr,
     svd,
@@ -23,209 +19,6 @@ from ._array import (
 )
 from ._primitives import adjoint, adjoint_product, eye_like, rotate_rows
 from .factors import LowRankRotation
-
-
-def random_unitary(
-    n: int,
-    /,
-    *,
-    dtype: Any = None,
-    batch: tuple[int, ...] = (),
-    rng: RNG = None,
-    xp: Namespace = np,
-    device: Any = None,
-) -> Array:
-    """Unitary matrices from the Haar measure (real dtype: orthogonal, either determinant).
-
-    Parameters
-    ----------
-    n : int
-        Size.
-    dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
-    batch : tuple of int
-        Leading axes.
-    rng : int, numpy.random.Generator or None
-        Source of randomness; the same seed gives the same matrix on every namespace, to rounding.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
-
-    Returns
-    -------
-    array, shape (*batch, n, n)
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
-    Notes
-    -----
-    QR of a Gaussian matrix, its columns turned by the phases of the diagonal of R. O(n³).
-
-    References
-    ----------
-    F. Mezzadri, "How to generate random matrices from the classical compact groups", Notices AMS 54 (2007).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import lowrank_unitary as lu
-    >>> U = lu.random_unitary(4, dtype=np.complex64, batch=(3,), rng=0)
-    >>> U.shape, U.dtype.name
-    ((3, 4, 4), 'complex64')
-    """
-    like = _prototype(n, dtype, xp, device)
-    xp = _validate.namespace_of(dtype=like)
-    shape = (*(_validate.count("batch", size) for size in batch), n, n)
-    Q, R = xp.linalg.qr(normal_block(xp, shape, like, rng))
-    diagonal = xp.linalg.diagonal(R)
-    size = xp.abs(diagonal)
-    phase = xp.where(size > 0, diagonal, xp.ones_like(diagonal)) / xp.astype(
-        xp.where(size > 0, size, xp.ones_like(size)), like.dtype, copy=False
-    )
-    return Q * phase[..., None, :]
-
-
-def henaff_unitary(
-    n: int,
-    /,
-    *,
-    dtype: Any = None,
-    batch: tuple[int, ...] = (),
-    rng: RNG = None,
-    xp: Namespace = np,
-    device: Any = None,
-) -> Array:
-    """Block-diagonal plane rotations by angles uniform in [−π, π].
-
-    A start for recurrent networks that must remember (the copying problem).
-
-    Parameters
-    ----------
-    n : int
-        Size; where it is odd the last row and column are those of the identity.
-    dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
-    batch : tuple of int
-        Leading axes.
-    rng : int, numpy.random.Generator or None
-        Source of randomness.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
-
-    Returns
-    -------
-    array, shape (*batch, n, n)
-        exp of a block-diagonal skew-symmetric matrix, determinant 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
-    References
-    ----------
-    M. Henaff, A. Szlam, Y. LeCun, "Recurrent orthogonal networks and long-memory tasks", ICML 2016.
-
-    Examples
-    --------
-    >>> import lowrank_unitary as lu
-    >>> bool(lu.is_unitary(lu.henaff_unitary(5, rng=0)))
-    True
-    """
-    return _plane_rotations(n, -math.pi, math.pi, dtype, batch, rng, xp, device)
-
-
-def cayley_unitary(
-    n: int,
-    /,
-    *,
-    dtype: Any = None,
-    batch: tuple[int, ...] = (),
-    rng: RNG = None,
-    xp: Namespace = np,
-    device: Any = None,
-) -> Array:
-    """Cayley transforms of block-diagonal skew matrices: rotations by angles uniform in [0, π/2].
-
-    Parameters
-    ----------
-    n : int
-        Size; where it is odd the last row and column are those of the identity.
-    dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
-    batch : tuple of int
-        Leading axes.
-    rng : int, numpy.random.Generator or None
-        Source of randomness.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
-
-    Returns
-    -------
-    array, shape (*batch, n, n)
-        (I + A)⁻¹(I − A) with 2×2 blocks [[0, s], [−s, 0]] in A, s = tan(t/2), t uniform in [0, π/2].
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
-    Notes
-    -----
-    Such a block of the transform is the rotation by t in closed form; no system is solved.
-
-    References
-    ----------
-    K. Helfrich, D. Willmott, Q. Ye, "Orthogonal recurrent neural networks with scaled Cayley transform",
-    ICML 2018.
-
-    Examples
-    --------
-    >>> import lowrank_unitary as lu
-    >>> bool(lu.is_unitary(lu.cayley_unitary(5, rng=0)))
-    True
-    """
-    return _plane_rotations(n, 0.0, 0.5 * math.pi, dtype, batch, rng, xp, device)
-
-
-def _plane_rotations(
-    n: int,
-    low: float,
-    high: float,
-    dtype: Any,
-    batch: tuple[int, ...],
-    rng: RNG,
-    xp: Namespace,
-    device: Any,
-) -> Array:
-    like = _prototype(n, dtype, xp, device)
-    xp = _validate.namespace_of(dtype=like)
-    sizes = tuple(_validate.count("batch", size) for size in batch)
-    angles = generator(rng, like).uniform(low, high, size=(*sizes, n // 2))
-    host = np.zeros((*sizes, n, n))
-    even = 2 * np.arange(n // 2)
-    host[..., even, even] = host[..., even + 1, even + 1] = np.cos(angles)
-    host[..., even + 1, even] = np.sin(angles)
-    host[..., even, even + 1] = -host[..., even + 1, even]
-    if n % 2:
-        host[..., -1, -1] = 1.0
-    return xp.asarray(host, dtype=like.dtype, device=device)
-
-
-def _prototype(n: int, dtype: Any, xp: Namespace, device: Any) -> Array:
-    if _validate.count("n", n) == 0:
-        raise ValueError("n must be 1 or more, got 0.")
-    if dtype is None:
-        dtype = np.float64 if xp is np else xp.float64
-    return xp.empty((0,), dtype=dtype, device=device)
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
@@ -335,8 +128,8 @@ def reunitarize(unitary: Array, /) -> Array:
     -----
     O(n³). Where the defect d can be read and d² ≤ eps, one Newton–Schulz step U(3I − UᴴU)/2 (two products;
     it leaves ¾d²); otherwise an SVD and then such a step, since the product of the singular vectors alone
-    is unitary to about n·eps (30·√n·eps at n = 1000) and not to rounding. A matrix that holds NaN gives NaN. Where it is singular the nearest
-    unitary matrix is not unique and one of them is returned.
+    is unitary to about n·eps (30·√n·eps at n = 1000) and not to rounding. A matrix that holds NaN gives
+    NaN. Where it is singular the nearest unitary matrix is not unique and one of them is returned.
 
     References
     ----------

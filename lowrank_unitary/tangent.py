@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _validate
 from ._array import RNG, Array, normal_block, qr, svd
-from ._primitives import adjoint, adjoint_product
+from ._primitives import adjoint_product
 from .factors import BodyFactors
 from .sketch import check_test_matrix
 
@@ -15,7 +15,7 @@ def tangent_sketch(
     rank: int,
     /,
     *,
-    oversample: int = 8,
+    oversample: int = 4,
     power_iterations: int = 0,
     rng: RNG = None,
     test_matrix: Array | None = None,
@@ -36,7 +36,7 @@ def tangent_sketch(
     rank : int
         k, from 1 to n.
     oversample : int
-        Further samples from which the k best directions are kept.
+        Further samples; the k leading directions of all samples are kept.
     power_iterations : int
         Applications of A Aᴴ to the samples, re-orthonormalised.
     rng : int, numpy.random.Generator or None
@@ -59,8 +59,9 @@ def tangent_sketch(
     -----
     C = 2AQ − Q(QᴴAQ), so that skew(CQᴴ) = (CQᴴ − QCᴴ)/2 is the two-sided sketch. The inner product of the
     sketch with A is 2‖AQ‖² − ‖QᴴAQ‖² ≥ ‖AQ‖²: a descent direction whatever Q is, zero only where A Q is.
-    A is never formed: each application costs four products with ℓ = k + oversample columns, 8ℓn²
-    operations (real), and 2 + 2 power_iterations of them are made. Scale-invariant in G.
+    A is never formed: each application costs four products with the n×n matrices, 8n² operations (real) a
+    column. One is made with ℓ = k + oversample columns, one with k, and 2 power_iterations with ℓ.
+    Scale-invariant in G.
 
     References
     ----------
@@ -103,15 +104,13 @@ def tangent_sketch(
         pulled = adjoint_product(xp, unitary, gradient @ block)
         return 0.5 * (pulled - adjoint_product(xp, gradient, unitary @ block))
 
-    Q, _ = qr(xp, skew_product(test_matrix))
+    Q, R = qr(xp, skew_product(test_matrix))
     for _ in range(2 * power_iterations):
-        Q, _ = qr(xp, skew_product(Q))
-    AQ = skew_product(Q)
+        Q, R = qr(xp, skew_product(Q))
     if Q.shape[-1] > k:
-        # QᴴA = −(AQ)ᴴ, so the right singular vectors of AQ are the directions of range(Q) that matter most.
-        _, small_r = qr(xp, AQ)
-        _, _, wh = svd(xp, small_r)
-        best = adjoint(xp, wh)[..., :k]
-        Q, AQ = Q @ best, AQ @ best
+        # The k leading left singular vectors of the samples Q R.
+        u, _, _ = svd(xp, R)
+        Q = Q @ u[..., :k]
+    AQ = skew_product(Q)
     C = 2.0 * AQ - Q @ adjoint_product(xp, Q, AQ)
     return BodyFactors(C, Q)

@@ -10,7 +10,7 @@ import numpy as np
 from ._array import Array, Namespace, is_complex, is_numpy, is_torch, is_writeable, placement
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
-_PANEL_BYTES = 1 << 19
+_PANEL_BYTES = 1 << 18
 
 
 def adjoint(xp: Namespace, matrix: Array) -> Array:

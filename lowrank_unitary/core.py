@@ -6,6 +6,7 @@ projection and transport supply M; balancing, the choice of the core and the thi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from . import _validate
@@ -58,10 +59,12 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array]:
 
     A column whose partner is zero adds nothing to the product; it is made small, so as not to weigh in K.
     """
-    log_c, log_b = _log2_norm(xp, c), _log2_norm(xp, b)
+    k = c.shape[-1]
+    logs = _log2_norm(xp, xp.concat([c, b], axis=-1))
+    log_c, log_b = logs[..., :k], logs[..., k:]
     log_c, log_b = (
-        xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), xp.zeros_like(log_b), log_b), log_c),
-        xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), xp.zeros_like(log_c), log_c), log_b),
+        xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), 0.0, log_b), log_c),
+        xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), 0.0, log_c), log_b),
     )
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
     half = xp.round(0.25 * (log_b - log_c))
@@ -73,10 +76,10 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
     """log2 of the norm of every column, safe from overflow and underflow; −inf for a zero column."""
     magnitude = xp.abs(stop_gradient(x))
     largest = xp.max(magnitude, axis=-2, keepdims=True)
-    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    scale = xp.where(largest > 0, largest, 1.0)
+    # The largest entry is 1 after scaling, so the norm of a column is 0 only where its scale stands in.
     norm = xp.sqrt(xp.sum((magnitude / scale) ** 2, axis=-2, keepdims=True))
-    positive = xp.where(norm > 0, norm, xp.ones_like(norm))
-    return xp.where(norm > 0, xp.log2(scale) + xp.log2(positive), xp.full_like(norm, -xp.inf))
+    return xp.where(largest == 0, -math.inf, xp.log2(scale) + xp.log2(xp.where(norm > 0, norm, 1.0)))
 
 
 def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:

@@ -69,8 +69,8 @@ def random_unitary(
     Q, R = xp.linalg.qr(normal_block(xp, shape, like, rng))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
-    phase = xp.where(size > 0, diagonal, xp.ones_like(diagonal)) / xp.astype(
-        xp.where(size > 0, size, xp.ones_like(size)), like.dtype, copy=False
+    phase = xp.where(size > 0, diagonal, 1.0) / xp.astype(
+        xp.where(size > 0, size, 1.0), like.dtype, copy=False
     )
     return Q * phase[..., None, :]
 

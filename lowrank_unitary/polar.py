@@ -94,7 +94,7 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
         residual = 0.5 * eye + 0.25 * (residual + inverse)
     error = xp.sqrt(xp.sum(xp.abs(residual - eye) ** 2, axis=(-2, -1), keepdims=True))
     # Convergence is quadratic: a last residual below √eps leaves an error of its square.
-    return xp.where(error <= math.sqrt(eps(xp, A.dtype)), X, xp.full_like(X, math.nan))
+    return xp.where(error <= math.sqrt(eps(xp, A.dtype)), X, math.nan)
 
 
 def _dense_change(xp: Namespace, X: Array) -> Array:

@@ -134,10 +134,10 @@ def _columns(xp: Namespace, matrix: Array, k: int, columns: int, rng: RNG) -> SV
     """A ≈ HHᴴA, H the k leading left singular vectors of columns A_j/√(c p_j), p_j = |A_j|²/‖A‖²."""
     n = matrix.shape[-1]
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
-    scaled = matrix / xp.where(largest > 0, largest, xp.ones_like(largest))
+    scaled = matrix / xp.where(largest > 0, largest, 1.0)
     squares = xp.sum(xp.abs(scaled) ** 2, axis=-2)
     total = xp.sum(squares, axis=-1, keepdims=True)
-    weights = xp.where(total > 0, squares / xp.where(total > 0, total, xp.ones_like(total)), 1.0 / n)
+    weights = xp.where(total > 0, squares / xp.where(total > 0, total, 1.0), 1.0 / n)
     upper = xp.cumulative_sum(weights, axis=-1)
     lower = upper - weights
     shape = (*matrix.shape[:-2], 1, columns)
@@ -145,8 +145,8 @@ def _columns(xp: Namespace, matrix: Array, k: int, columns: int, rng: RNG) -> SV
     draw = draw * upper[..., None, -1:]
     # Column j of the selection is the indicator of the interval of the cumulated weights that draw j hits.
     chosen = (lower[..., :, None] <= draw) & (draw < upper[..., :, None])
-    chance = xp.where(weights > 0, weights, xp.ones_like(weights))[..., :, None]
-    selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), xp.zeros_like(chance))
+    chance = xp.where(weights > 0, weights, 1.0)[..., :, None]
+    selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), 0.0)
     u, _, _ = svd(xp, scaled @ xp.astype(selection, matrix.dtype, copy=False))
     return _in_basis(xp, matrix, u[..., :k], k)
 

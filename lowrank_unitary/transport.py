@@ -92,13 +92,13 @@ _SQUARINGS = 12
 def phi1(xp: Namespace, A: Array, small: bool) -> Array:
     """φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I, so that nothing cancels.
 
-    The number of squarings is fixed: 2 for ‖A‖ ≤ 0.9 (small), else 12, for norms to 940; NaN beyond.
+    The number of squarings is fixed: 1 for ‖A‖ ≤ 0.45 (small), else 12, for norms to 940; NaN beyond.
     """
-    squarings = 2 if small else _SQUARINGS
+    squarings = 1 if small else _SQUARINGS
     norm = xp.sqrt(xp.sum(xp.abs(A) ** 2, axis=(-2, -1), keepdims=True))
     beyond = norm > _TAYLOR_NORM * 2.0**squarings
     eye = eye_like(xp, A)
-    scaled = xp.where(beyond, xp.full_like(A, math.nan), A * 2.0**-squarings)
+    scaled = xp.where(beyond, math.nan, A * 2.0**-squarings)
     P = eye + scaled / (_TAYLOR_DEGREE + 1)
     for j in range(_TAYLOR_DEGREE, 1, -1):
         P = eye + (scaled @ P) / j

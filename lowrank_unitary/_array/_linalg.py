@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from ._namespace import Array, Namespace
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
     finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
-    return xp.where(finite, x, xp.zeros_like(x)), finite
+    return xp.where(finite, x, 0.0), finite
 
 
 def _or_nan(xp: Namespace, finite: Array, x: Array) -> Array:
-    return xp.where(finite, x, xp.full_like(x, xp.nan))
+    return xp.where(finite, x, math.nan)
 
 
 def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
@@ -35,6 +37,6 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """
     clean, finite = _finite_part(xp, x)
     largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
-    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    scale = xp.where(largest > 0, largest, 1.0)
     q, r = xp.linalg.qr(clean / scale)
     return _or_nan(xp, finite, q), _or_nan(xp, finite, r * scale)

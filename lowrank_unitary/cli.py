@@ -1,0 +1,279 @@
+"""The console script ``lowrank-unitary``: a demonstration, and facts for a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+from . import __version__
+
+# What `demo` imports beyond the library's own dependencies, and the distributions it comes from.
+_DEMO_PACKAGES = {
+    "sklearn": "scikit-learn",
+    "rich": "rich",
+    "matplotlib": "matplotlib",
+    "threadpoolctl": "threadpoolctl",
+}
+_NAMESPACES = {
+    "numpy": ("numpy",),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "cupy": ("cupy", "cupy-cuda12x", "cupy-cuda13x"),
+    "array_api_strict": ("array-api-strict",),
+    "dask": ("dask",),
+}
+_FIGURE_KINDS = (".png", ".pdf", ".svg")
+# `--quick` takes these where nothing else was asked for.
+_QUICK_STEPS = 200
+# Size of the recurrent matrix from which BLAS may use all of its threads.
+_THREADS_PAY_FROM = 256
+# The largest rank that is compared.
+_SMALLEST_HIDDEN = 4
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line; that of the process by default.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 1 where something needed is missing, 130 where the user interrupted.
+
+    Raises
+    ------
+    SystemExit
+        Status 2 for a command line that makes no sense; 0 after ``--help`` and ``--version``.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lowrank-unitary", description="Move n×n unitary matrices by low-rank steps."
+    )
+    parser.add_argument("--version", action="version", version=f"lowrank-unitary {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    info = commands.add_parser("info", help="print versions and what was found, for a bug report")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train a recurrent network on handwritten digits in six ways, side by side",
+        description="Train a recurrent network with an orthogonal recurrent matrix on handwritten digits, "
+        "moving that matrix in six ways; print a table, write a figure and a CSV file of the curves.",
+        epilog=f"BLAS runs on one thread where the recurrent matrix is smaller than {_THREADS_PAY_FROM}. For "
+        "larger ones OPENBLAS_NUM_THREADS=1 (or what your BLAS reads) asks for the same.",
+    )
+    demo.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps unless --steps is given")
+    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of start, minibatches and sketches")
+    demo.add_argument(
+        "--hidden",
+        type=_whole_number(_SMALLEST_HIDDEN),
+        default=128,
+        metavar="N",
+        help="size of the recurrent matrix (default 128)",
+    )
+    demo.add_argument("--steps", type=_whole_number(1), metavar="N", help="training steps (default 1500)")
+    demo.add_argument(
+        "--output",
+        type=_figure_file,
+        default=Path("digits_demo.png"),
+        metavar="FILE",
+        help="the figure (.png, .pdf or .svg; default digits_demo.png); the curves go beside it as .csv",
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, got {text!r}")
+        return value
+
+    return parse
+
+
+def _figure_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in _FIGURE_KINDS:
+        kinds = ", ".join(_FIGURE_KINDS)
+        raise argparse.ArgumentTypeError(f"must end in one of {kinds}, got {text!r}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"must be in an existing folder, got {text!r}: create the folder first"
+        )
+    return path
+
+
+def _demo(options: argparse.Namespace) -> int:
+    missing = [name for module, name in _DEMO_PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        needed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        print(
+            f'lowrank-unitary demo needs {needed}: pip install "lowrank-unitary[demo]"',
+            file=sys.stderr,
+        )
+        return 1
+    # Only now: the library and the other commands work without these packages.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from threadpoolctl import threadpool_limits
+
+    from .studies import digits, digits_report
+
+    settings = digits.Settings(hidden=options.hidden, seed=options.seed)
+    steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
+    settings = dataclasses.replace(settings, steps=steps)
+    console = Console()
+    data = digits.load_digits()
+    console.print(
+        f"{len(data.train_labels)} handwritten digits to learn from, {len(data.test_labels)} to be "
+        f"tested on, each read as {data.train_sequences.shape[1]} pixels one after the other; "
+        f"n = {settings.hidden}, {steps} steps of {settings.batch_size} images for each method, "
+        f"seed {settings.seed}.",
+        highlight=False,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # Small products gain nothing from threads, and lose much where those of numpy and scipy compete.
+    limit = threadpool_limits(1 if settings.hidden < _THREADS_PAY_FROM else None, user_api="blas")
+    with limit, Progress(*columns, console=console, refresh_per_second=4) as progress:
+        bar = progress.add_task("", total=steps * len(digits.METHODS))
+
+        def watch(run: digits.Run) -> None:
+            progress.update(bar, advance=1, description=f"{run.method}: loss {run.steps[-1].loss:.3f}")
+
+        runs, complete = digits.compare(data, settings, watch)
+        threads = digits_report.blas_threads()
+    if not complete:
+        console.print("Interrupted; the results so far:")
+    if not any(run.evaluations for run in runs):
+        console.print("none yet, and no file was written.")
+        return _INTERRUPTED
+    console.print(digits_report.table(runs, threads))
+    curves = options.output.with_suffix(".csv")
+    digits_report.write_curves(runs, curves)
+    digits_report.figure(runs, settings).savefig(options.output, dpi=150)
+    console.print(f"Figure: {options.output}\nCurves: {curves}", highlight=False, soft_wrap=True)
+    return 0 if complete else _INTERRUPTED
+
+
+def _info(options: argparse.Namespace) -> int:
+    lines = [
+        ("lowrank-unitary", __version__),
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        ("platform", platform.platform()),
+        ("CPU", f"{os.cpu_count()} cores, {platform.machine()}"),
+        ("numpy", f"{np.__version__}, {_blas(np)}"),
+        ("scipy", f"{scipy.__version__}, {_blas(scipy)}"),
+        ("array-api-compat", _installed("array-api-compat")),
+        ("BLAS threads", _threads()),
+        ("array namespaces", ", ".join(_namespaces())),
+        ("GPU", _gpu()),
+        ("fast kernels", "none; numpy in panels of rows, all else by generic array code"),
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name + ':':<{width + 2}}{value}")
+    return 0
+
+
+def _installed(*distributions: str) -> str:
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "version unknown"
+
+
+def _namespaces() -> list[str]:
+    # Looked up, not imported: a framework may take seconds to load, and may be what is broken.
+    return [f"{name} {_installed(*where)}" for name, where in _NAMESPACES.items() if find_spec(name)]
+
+
+def _blas(package: Any) -> str:
+    try:
+        found = package.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"BLAS {found['name']} {found['version']}"
+    except (KeyError, TypeError):
+        return "BLAS unknown"
+
+
+def _threads() -> str:
+    if find_spec("threadpoolctl") is None:
+        return "unknown (threadpoolctl is not installed)"
+    import threadpoolctl
+
+    pools = threadpoolctl.threadpool_info()
+    shown = [f"{pool['internal_api']} {pool['version'] or '?'}: {pool['num_threads']}" for pool in pools]
+    return ", ".join(shown) or "no pool found"
+
+
+def _gpu() -> str:
+    found = [description for description in (_cupy_gpu(), _torch_gpu()) if description]
+    return "; ".join(found) or "none"
+
+
+def _cupy_gpu() -> str:
+    if find_spec("cupy") is None:
+        return ""
+    try:
+        import cupy
+
+        if not cupy.cuda.is_available():
+            return ""
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        return f"{name} (cupy)"
+    except Exception as error:  # a broken driver or build is what a report should show
+        return f"cupy fails: {type(error).__name__}: {error}"
+
+
+def _torch_gpu() -> str:
+    # A build without CUDA says so in its version; importing it would take a second to learn nothing.
+    if find_spec("torch") is None or "+cpu" in _installed("torch"):
+        return ""
+    try:
+        import torch
+
+        return f"{torch.cuda.get_device_name(0)} (torch)" if torch.cuda.is_available() else ""
+    except Exception as error:  # as above
+        return f"torch fails: {type(error).__name__}: {error}"

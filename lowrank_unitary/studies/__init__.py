@@ -1,0 +1,1 @@
+"""Studies that use the library the way a reader would: from its public names only."""

@@ -16,8 +16,8 @@ from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
 
-# The Gram core is used by value up to this Frobenius norm of the balanced K. It bounds the step's norm,
-# so that no singular value of I + cbᴴ is below 0.1, and the cancellation in W M Wᴴ, which grows with ‖K‖.
+# The Gram core is used by value up to this Frobenius norm of the balanced K. The cancellation in W M Wᴴ
+# grows with ‖K‖; and ‖c‖⁴ + ‖b‖⁴ ≤ 0.81 keeps ‖cbᴴ‖ below 0.64, every singular value of I + cbᴴ above 0.36.
 GRAM_LIMIT = 0.9
 
 

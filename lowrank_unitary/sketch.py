@@ -124,8 +124,8 @@ def _randomized(xp: Namespace, matrix: Array, k: int, samples: Array, power_iter
 
 def _lsi(xp: Namespace, matrix: Array, samples: Array) -> SVDSketch:
     """A ≈ (AV)Vᴴ with V an orthonormal basis of the row space of RᴴA, R Haar."""
-    haar, _ = qr(xp, samples)
-    row_basis, _ = qr(xp, adjoint_product(xp, matrix, haar))
+    # Only the range of R counts, and that of a Gaussian R is Haar-distributed already.
+    row_basis, _ = qr(xp, adjoint_product(xp, matrix, samples))
     u, s, wh = svd(xp, matrix @ row_basis)
     return SVDSketch(u, s, wh @ adjoint(xp, row_basis))
 

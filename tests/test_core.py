@@ -103,6 +103,26 @@ def test_square_root_squares_to_its_argument(seed, size, spread):
     assert error(S @ S, A) <= 1e-13 * np.exp(spread) ** 2
 
 
+@pytest.mark.parametrize("update", ROTATIONS)
+def test_fewer_steps_suffice_within_the_range_that_auto_uses(update):
+    # At the limit of ‖K‖ the spectrum is as wide as it gets; every kind of factors at that limit.
+    for kind in ("generic", "collinear", "opposite", "rank one", "repeated"):
+        for k in (1, 2, 4):
+            step = make_step(k, 20, k, "float64", kind, norm=0.5)
+            c, b = core.balance(np, *step.body)
+            W = np.concatenate([b, c], axis=-1)
+            size = np.sqrt(0.999 * core.GRAM_LIMIT / np.linalg.norm(W.T @ W))
+            body = lu.BodyFactors(c * size, b * size)
+            r = ROTATIONS[update](body)
+            np.testing.assert_allclose(np.abs(r.left).sum(), np.abs(W).sum() * size)  # the Gram core's W
+            exact = {
+                "polar": lambda u, a, b: reference.polar(u, a, b),
+                "geodesic": lambda u, a, b: reference.transport(u, a, b),
+                "cayley": lambda u, a, b: reference.transport(u, a, b, "cayley"),
+            }[update](np.eye(20), *body)
+            assert error(lu.rotate(np.eye(20), r), exact) <= 4e-15
+
+
 def test_square_root_gives_nan_where_it_has_not_converged():
     assert np.isnan(polar.square_root(np, np.diag([1.0, 1e-9]), 10)).all()
     assert np.isfinite(polar.square_root(np, np.diag([1.0, 1e-3]), 10)).all()

@@ -198,9 +198,10 @@ def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, 
 
 
 @update
-def test_jax_gradient_matches_finite_differences(update):
+@pytest.mark.parametrize("kind", ["collinear", "zero left"])
+def test_jax_gradient_matches_finite_differences(update, kind):
     apply, _ = UPDATES[update]
-    step = make_step(3, 4, 1, "float64", "collinear", norm=0.3)
+    step = make_step(3, 4, 1, "float64", kind, norm=0.3)
     weight = np.random.default_rng(4).standard_normal((4, 4))
 
     unitary, left, right = (jax.numpy.asarray(x) for x in step.arrays)

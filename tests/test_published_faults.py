@@ -62,6 +62,13 @@ def test_columns_are_drawn_by_squared_norm_and_the_largest_directions_kept():
         lu.svd_sketch(matrix, 1, method="columns", oversample=0, rng=seed).S[0] < 2 for seed in range(2000)
     ]
     assert np.mean(hits) == pytest.approx(0.1, abs=0.03)
+    # Drawn columns are scaled by 1/√(c p), which makes them count equally: of two orthogonal columns the one
+    # that was drawn more often wins, not the longer one.
+    lengths, wins = np.diag([1.0, 1.2]), []
+    for seed in range(400):
+        wins.append(lu.svd_sketch(lengths, 1, method="columns", oversample=8, rng=seed).S[0] > 1.1)
+    # Nine draws, each with chance 1.44/2.44: the majority is the longer one in 0.71 of all cases.
+    assert np.mean(wins) == pytest.approx(0.71, abs=0.08)
     # With c > k the largest singular directions of the sampled columns are kept.
     matrix = np.diag([5.0, 4.0, 0.1, 0.1])
     values = [lu.svd_sketch(matrix, 1, method="columns", oversample=30, rng=seed).S[0] for seed in range(50)]

@@ -74,3 +74,12 @@ def test_real_rotation_of_a_complex_matrix_is_allowed():
     assert error(lu.rotate(unitary, r), unitary @ reference.rotation_matrix(*r)) <= tolerance(
         np, "float64", 4
     )
+
+
+def test_overwriting_survives_a_rotation_made_of_views_of_the_array(dtype):
+    # Larger than one panel of rows: the first panel is written before the second one is read.
+    unitary = lu.random_unitary(700, dtype=dtype, rng=0)
+    expected = lu.rotate(unitary, lu.LowRankRotation(unitary[:, :2].copy(), unitary[:, 2:4].copy()))
+    result = lu.rotate(unitary, lu.LowRankRotation(unitary[:, :2], unitary[:, 2:4]), overwrite_array=True)
+    assert result is unitary
+    np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance(np, dtype, 700, 2))

@@ -171,3 +171,13 @@ def test_factors_of_a_sketch_multiply_to_it(dtype):
     sketch = lu.svd_sketch(matrix, 4, method="exact")
     left, right = sketch.factors()
     assert np.abs(left @ ct(right) - matrix).max() <= 10 * tolerance(np, dtype, 6, 4)
+
+
+def test_lsi_depends_on_the_range_of_its_samples_only():
+    # Haar samples: an invertible change of the test matrix must not matter.
+    rng = np.random.default_rng(9)
+    matrix, _ = matrix_of(rng, 12, 9, "float64", "slow")
+    samples = rng.standard_normal((12, 3))
+    one = lu.svd_sketch(matrix, 3, method="lsi", test_matrix=samples)
+    other = lu.svd_sketch(matrix, 3, method="lsi", test_matrix=samples @ rng.standard_normal((3, 3)))
+    np.testing.assert_allclose(dense(one), dense(other), atol=1e-12)

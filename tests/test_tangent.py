@@ -81,6 +81,31 @@ def test_sketch_scales_with_the_gradient(dtype, scale):
     assert np.abs(scaled / np.float32(scale) - one).max() <= 100 * tolerance(np, dtype, 8, 2)
 
 
+def test_oversampling_and_power_iterations_find_directions_that_matter_more():
+    rng = np.random.default_rng(0)
+    n = 64
+    unitary, basis = lu.random_unitary(n, rng=rng), lu.random_unitary(n, rng=rng)
+    planes = np.zeros((n, n))
+    even = np.arange(0, n, 2)
+    planes[even, even + 1] = 1 / np.sqrt(1 + np.arange(n // 2))
+    A = basis @ (planes - planes.T) @ basis.T
+
+    def energy(**options):
+        found = []
+        for seed in range(20):
+            C, Q = lu.tangent_sketch(unitary, unitary @ A, 1, rng=seed, **options)
+            found.append(np.sum(skew(C @ Q.T) ** 2))
+        return np.mean(found)
+
+    bare = energy(oversample=0)
+    wider, powered = energy(oversample=8), energy(oversample=0, power_iterations=1)
+    both = energy(oversample=8, power_iterations=2)
+    assert 1.5 * bare < wider < both
+    assert 1.5 * bare < powered < both
+    # The largest plane of all holds 2 · 1².
+    assert 0.99 * 2 < both <= 2 + 1e-12
+
+
 def test_nan_in_the_gradient_gives_nan(dtype):
     unitary = lu.random_unitary(5, dtype=dtype, batch=(2,), rng=0)
     gradient = np.ones_like(unitary)
@@ -113,6 +138,19 @@ def test_project_first_reaches_the_optimum_where_compress_first_stalls():
         gaps[sketch] = 0.5 * np.linalg.norm(U @ X - Y) ** 2 - optimum
     assert abs(gaps["tangent"]) < 1e-9
     assert gaps["exact"] > 0.05
+
+
+def test_polar_step_turns_by_the_arctangent_of_the_angles_of_transport(dtype):
+    # Both updates of a tangent sketch rotate in the same planes.
+    rng = np.random.default_rng(6)
+    n = 10
+    unitary, gradient = lu.random_unitary(n, dtype=dtype, rng=rng), normal(rng, (n, n), dtype)
+
+    def angles(update):
+        moved = lu.unitary_step(unitary, gradient, 0.2, rank=2, update=update, rng=7)
+        return np.sort(np.angle(np.linalg.eigvals((ct(unitary) @ moved).astype(complex))))
+
+    np.testing.assert_allclose(angles("polar"), np.arctan(angles("transport")), atol=1e-5)
 
 
 @pytest.mark.parametrize("update", ["transport", "polar"])

@@ -135,6 +135,14 @@ def test_healing_contracts_the_defect_at_its_rate(probes, kind):
     assert 0.7 <= rate / (probes / n) <= 1.3
 
 
+@pytest.mark.parametrize("kind", ["float64", "complex128"])
+def test_healing_along_all_directions_leaves_the_square_of_the_defect(kind):
+    rng = np.random.default_rng(3)
+    U = lu.random_unitary(8, dtype=kind, rng=rng) + 1e-4 * normal(rng, (8, 8), kind)
+    before = float(lu.unitarity_defect(U))
+    assert float(lu.unitarity_defect(lu.heal_unitary(U, 8, rng=rng))) <= before**2
+
+
 @pytest.mark.parametrize("update", ["transport", "polar"])
 def test_healing_within_a_step_contracts_the_defect_while_it_moves(update):
     n = 16

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from . import _validate
-from ._array import Array, Namespace, core_dtype, placement, qr, stop_gradient, values_are_at_hand
+from ._array import Array, Namespace, core_dtype, eps, placement, qr, stop_gradient, values_are_at_hand
 from ._primitives import adjoint
 from .factors import BodyFactors, LowRankRotation
 
@@ -47,7 +47,8 @@ def low_rank_rotation(
     if core == "auto":
         core, small = _choose(xp, K, n)
     if core == "gram":
-        left, right = W, W @ adjoint(xp, gram_middle(xp, K, small))
+        M = gram_middle(xp, K, small)
+        left, right = W, W @ adjoint(xp, M if small else _unless_wrong(xp, M, K))
     else:
         Q, c_small, b_small = _orthonormalise(xp, W, c, b, k)
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small)))
@@ -84,14 +85,26 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
 
 def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
     """The core that is exact to rounding, by value where a value can be read, else the Gram core."""
-    if K.shape[-1] >= n:
-        return "orthonormal", False
     if not values_are_at_hand(K):
         return "gram", False
+    if K.shape[-1] >= n:
+        return "orthonormal", False
     norm_squared = xp.sum(xp.abs(K) ** 2, axis=(-2, -1))
     # NaN compares false and passes through the Gram core, which carries it to the result.
     too_large = bool(xp.any(norm_squared > GRAM_LIMIT**2))
     return ("orthonormal", False) if too_large else ("gram", True)
+
+
+def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:
+    """M, or NaN where I + W M Wᴴ is so far from unitary that half of the digits are gone.
+
+    Its defect is W X Wᴴ with X = M + Mᴴ + MᴴKM, and ‖W X Wᴴ‖² = tr(X K X K).
+    """
+    K, constant = stop_gradient(K), stop_gradient(M)
+    transposed = adjoint(xp, constant)
+    XK = (constant + transposed + transposed @ K @ constant) @ K
+    defect_squared = xp.abs(xp.linalg.trace(XK @ XK))[..., None, None]
+    return xp.where(defect_squared <= eps(xp, K.dtype), M, math.nan)
 
 
 def _orthonormalise(xp: Namespace, W: Array, c: Array, b: Array, k: int) -> tuple[Array, Array, Array]:

@@ -40,7 +40,7 @@ def random_unitary(
 
     Returns
     -------
-    array, shape (*batch, n, n)
+    array, shape (…, n, n)
 
     Raises
     ------
@@ -53,7 +53,8 @@ def random_unitary(
 
     References
     ----------
-    F. Mezzadri, "How to generate random matrices from the classical compact groups", Notices AMS 54 (2007).
+    Francesco Mezzadri, "How to generate random matrices from the classical compact groups",
+    Notices AMS 54 (2007).
 
     Examples
     --------
@@ -106,7 +107,7 @@ def henaff_unitary(
 
     Returns
     -------
-    array, shape (*batch, n, n)
+    array, shape (…, n, n)
         exp of a block-diagonal skew-symmetric matrix, determinant 1.
 
     Raises
@@ -116,7 +117,7 @@ def henaff_unitary(
 
     References
     ----------
-    M. Henaff, A. Szlam, Y. LeCun, "Recurrent orthogonal networks and long-memory tasks", ICML 2016.
+    Mikael Henaff, A. Szlam, Y. LeCun, "Recurrent orthogonal networks and long-memory tasks", ICML 2016.
 
     Examples
     --------
@@ -156,7 +157,7 @@ def cayley_unitary(
 
     Returns
     -------
-    array, shape (*batch, n, n)
+    array, shape (…, n, n)
         (I + A)⁻¹(I − A) with 2×2 blocks [[0, s], [−s, 0]] in A, s = tan(t/2), t uniform in [0, π/2].
 
     Raises
@@ -170,7 +171,7 @@ def cayley_unitary(
 
     References
     ----------
-    K. Helfrich, D. Willmott, Q. Ye, "Orthogonal recurrent neural networks with scaled Cayley transform",
+    Kyle Helfrich, D. Willmott, Q. Ye, "Orthogonal recurrent neural networks with scaled Cayley transform",
     ICML 2018.
 
     Examples

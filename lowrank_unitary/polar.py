@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from . import _validate
-from ._array import Array, Namespace, eps, svd
+from ._array import Array, Namespace, eps, inv, svd
 from ._primitives import eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
@@ -44,15 +44,17 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     Denman–Beavers steps. Cost O(nk² + k³).
 
     Exact to rounding for every step with ``"auto"`` where values can be read. The Gram core alone: 1e-12 …
-    2e-11 at step norm 3 in double precision, more beyond; singular values of I + left rightᴴ outside about
-    0.02 … 60 give NaN rather than a matrix that is not unitary. Where I + left rightᴴ is singular the
-    nearest unitary matrix is not unique and the orthonormal core returns one of them.
+    2e-11 at step norm 3 in double precision, more beyond. Where half of its digits are gone it gives NaN,
+    rather than a matrix that is not unitary. Where I + left rightᴴ is singular the nearest unitary matrix
+    is not unique and the orthonormal core returns one of them. A real factor has determinant +1 for steps
+    of norm below 1; a longer step can cross a singular matrix and come out with −1.
 
     References
     ----------
-    B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN", NeurIPS 2022, theorem 4.2. J. B. Keller,
-    "Closest unitary, orthogonal and Hermitian operators to a given operator", Math. Mag. 48 (1975).
-    N. J. Higham, "Functions of Matrices", SIAM 2008, section 6.3 (product form of Denman–Beavers).
+    Bobak Kiani, Randall Balestriero, Yann LeCun, Seth Lloyd, "projUNN", NeurIPS 2022, theorem 4.2. Joseph
+    B. Keller, "Closest unitary, orthogonal and Hermitian operators to a given operator", Math. Mag. 48
+    (1975).
+    Nicholas J. Higham, "Functions of Matrices", SIAM 2008, section 6.3 (product form of Denman–Beavers).
 
     Examples
     --------
@@ -76,7 +78,7 @@ def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
     upper, lower = eye[..., :k, :], eye[..., k:, :]
     Z = xp.concat([cc @ upper + lower, xp.broadcast_to(upper, (*cc.shape[:-2], k, 2 * k))], axis=-2)
     S = square_root(xp, eye + K @ Z, 6 if small else 10)
-    Y = -Z @ xp.linalg.inv(S + S @ S)
+    Y = -Z @ inv(xp, S + S @ S)
     # M = E (I + KY) + Y, and E moves the upper half to the lower one.
     return xp.concat([Y[..., :k, :], Y[..., k:, :] + upper + (K @ Y)[..., :k, :]], axis=-2)
 
@@ -89,7 +91,7 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
     eye = eye_like(xp, A)
     X, residual = A, A
     for _ in range(steps):
-        inverse = xp.linalg.inv(residual)
+        inverse = inv(xp, residual)
         X = 0.5 * (X + X @ inverse)
         residual = 0.5 * eye + 0.25 * (residual + inverse)
     error = xp.sqrt(xp.sum(xp.abs(residual - eye) ** 2, axis=(-2, -1), keepdims=True))

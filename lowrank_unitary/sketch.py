@@ -63,8 +63,8 @@ def svd_sketch(
     times the sketch of A. Rank-deficient samples stay orthonormal (Householder QR). A matrix holding NaN
     gives NaN.
 
-    With two power iterations and 8 further samples the captured energy is at least 0.995 of the optimum
-    for singular values falling like j^-½; with one iteration 0.979.
+    With two power iterations and 8 further samples the captured energy is 0.998 of the optimum on average for
+    singular values falling like j^-½ (n = 400, k = 1, 4, 16; 0.993 at worst); with one iteration 0.986.
 
     References
     ----------

@@ -64,7 +64,7 @@ def unitary_transport(
 
     References
     ----------
-    B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN", NeurIPS 2022, projUNN-T.
+    Bobak Kiani, Randall Balestriero, Yann LeCun, Seth Lloyd, "projUNN", NeurIPS 2022, projUNN-T.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def polar_projection(
 
     References
     ----------
-    B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN", NeurIPS 2022, projUNN-D.
+    Bobak Kiani, Randall Balestriero, Yann LeCun, Seth Lloyd, "projUNN", NeurIPS 2022, projUNN-D.
 
     Examples
     --------

@@ -54,22 +54,29 @@ def test_unbalanced_factors_cost_no_digits(update, dtype):
 
 
 @pytest.mark.parametrize("update", ROTATIONS)
-def test_gram_core_outside_its_range_gives_nan_and_never_a_wrong_number(update):
-    rng = np.random.default_rng(0)
-    c, b = rng.standard_normal((2, 8, 2))
+@pytest.mark.parametrize("kind", ["generic", "collinear", "opposite"])
+def test_gram_core_outside_its_range_gives_nan_and_never_a_wrong_number(update, kind):
     right_answers = 0
-    for norm in 10.0 ** np.arange(-1, 7):
-        body = lu.BodyFactors(c * norm, b)
+    for norm in 10.0 ** np.arange(-1, 7, 0.5):
+        body = make_step(0, 8, 2, "float64", kind, norm).body
         exact = reference.rotation_matrix(*ROTATIONS[update](body, core="orthonormal"))
-        gram = reference.rotation_matrix(*ROTATIONS[update](body, core="gram"))
-        wrong = error(gram, exact)
-        if update == "cayley":
-            # One well-posed solve: it degrades with the cancellation in W M Wᴴ alone.
-            assert wrong <= 1e-14 * max(1.0, norm)
-        else:
-            assert np.isnan(wrong) or wrong <= 1e-6
-        right_answers += wrong <= 1e-6
+        wrong = error(reference.rotation_matrix(*ROTATIONS[update](body, core="gram")), exact)
+        # Half of the digits, as the documentation says, times the sensitivity of the polar factor.
+        assert np.isnan(wrong) or wrong <= 1e-6
+        right_answers += wrong <= 1e-10
     assert right_answers >= 2
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 2)])
+def test_exactly_singular_step_spoils_no_other_matrix_of_its_batch(batch):
+    b = np.zeros((*batch, 4, 1))
+    b[..., 0, 0] = 1
+    c = -b
+    c[..., 0, 0] = np.linspace(-0.5, -1.0, max(1, int(np.prod(batch)))).reshape(batch)
+    P = lu.rotate(np.eye(4), lu.polar_rotation(lu.BodyFactors(c, b), core="gram")).reshape(-1, 4, 4)
+    assert np.isnan(P[-1]).any() or np.allclose(np.abs(P[-1]), np.eye(4))
+    for matrix in P[:-1]:
+        np.testing.assert_allclose(matrix, np.eye(4), atol=1e-14)
 
 
 def test_auto_takes_the_gram_core_for_small_steps_and_the_orthonormal_one_for_large_steps():

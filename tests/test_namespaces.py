@@ -185,8 +185,9 @@ def test_rotations_are_pytrees_and_scan_carries_them():
 
 @pytest.mark.parametrize("update", ROTATIONS)
 @pytest.mark.parametrize("kind", ["generic", "collinear", "zero left", "zero", "repeated"])
-def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, kind):
-    step = make_step(1, 5, 2, "complex128", kind, norm=0.3)
+@pytest.mark.parametrize("k", [2, 4])
+def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, kind, k):
+    step = make_step(1, 5, k, "complex128", kind, norm=0.3)
     weight = torch.asarray(normal(np.random.default_rng(2), (5, 5), "complex128"))
 
     def loss(c, b):
@@ -231,6 +232,10 @@ for f, g in ((lu.unitary_transport, reference.transport), (lu.polar_projection, 
         assert V.dtype == "float32"
         error = float(np.max(np.abs(np.asarray(V) - g(U, a, b))))
         assert error < 2e-6, error
+        for norm in (3, 10, 30, 100, 1e4):
+            V = np.asarray(wrap(f)(*(jax.numpy.asarray(x) for x in (U, a * np.float32(2 * norm), b))))
+            error = float(np.max(np.abs(V - g(U, a * np.float32(2 * norm), b))))
+            assert not error > 1e-2, (norm, error)
 assert bool(lu.is_unitary(lu.reunitarize(jax.numpy.asarray(U))))
 lu.unitary_step(jax.numpy.asarray(U), jax.numpy.asarray(U), 0.1, rank=2, heal=1, rng=0)
 """

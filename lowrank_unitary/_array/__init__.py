@@ -1,6 +1,6 @@
 """What differs between array namespaces, in one place; nothing here imports a framework."""
 
-from ._linalg import eigh, qr, svd
+from ._linalg import eigh, inv, qr, svd
 from ._namespace import (
     Array,
     Namespace,
@@ -35,6 +35,7 @@ __all__ = [
     "eigh",
     "eps",
     "generator",
+    "inv",
     "is_complex",
     "is_numpy",
     "is_torch",

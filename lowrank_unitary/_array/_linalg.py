@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ._namespace import Array, Namespace
+import numpy as np
+
+from ._namespace import Array, Namespace, is_torch
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -40,3 +42,17 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     scale = xp.where(largest > 0, largest, 1.0)
     q, r = xp.linalg.qr(clean / scale)
     return _or_nan(xp, finite, q), _or_nan(xp, finite, r * scale)
+
+
+def inv(xp: Namespace, x: Array) -> Array:
+    """Inverse; an exactly singular matrix gives NaN, and leaves the others of its batch alone."""
+    if is_torch(xp):
+        inverse, info = xp.linalg.inv_ex(x)
+        return xp.where((info == 0)[..., None, None], inverse, math.nan)
+    try:
+        return xp.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        if x.ndim == 2:
+            return xp.full_like(x, math.nan)
+        parts = [inv(xp, x[i, ...]) for i in range(x.shape[0])]
+        return xp.stack(parts)

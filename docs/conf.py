@@ -1,0 +1,43 @@
+"""Sphinx configuration. Formulas are Unicode text, so the site needs no script from elsewhere."""
+
+import lowrank_unitary
+
+project = "lowrank_unitary"
+author = "the lowrank_unitary developers"
+copyright = f"2026, {author}"
+version = release = lowrank_unitary.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Tables of a page link to the entries below them; there are no stub pages.
+autosummary_generate = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+# Shown as written: a representation of a default would be resolved, `xp=np` to a long module path.
+autodoc_preserve_defaults = True
+numpydoc_show_class_members = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "lowrank_unitary"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# Only the API has pages of its own to list beside the text.
+html_sidebars = {page: [] for page in ("index", "data-flow", "conventions", "numerics", "design")}
+html_sidebars |= {"contributing": [], "changelog": []}
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import _kernels
 from ._array import Array, Namespace, is_complex, is_numpy, is_torch, is_writeable, placement
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
@@ -30,6 +31,8 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """matrixᴴ @ thin, conjugating the thin operands and never the n×n one."""
+    if is_numpy(xp) and thin.ndim == 2 and _kernels.apply_to(matrix, thin.shape[1]):
+        return _kernels.adjoint_product_rows(matrix, thin)
     if not is_complex(xp, matrix.dtype):
         return matrix.mT @ thin
     if is_torch(xp):
@@ -57,6 +60,9 @@ def _rotate_rows_numpy(array: Array, left: Array, right_adjoint: Array, overwrit
             left, right_adjoint = left.copy(), right_adjoint.copy()
     else:
         out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
+    if out.ndim == left.ndim == 2 and _kernels.apply_to(array, left.shape[1]):
+        _kernels.rotate_rows_in_cache(array, left, right_adjoint, out)
+        return out
     rows, columns = array.shape[-2:]
     row_bytes = array.dtype.itemsize * columns * max(1, int(np.prod(batch)))
     panel = max(16, _PANEL_BYTES // max(1, row_bytes))

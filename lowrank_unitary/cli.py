@@ -17,6 +17,7 @@ import numpy as np
 import scipy
 
 from . import __version__
+from ._kernels import kernels_active
 
 # What `demo` imports beyond the library's own dependencies, and the distributions it comes from.
 _DEMO_PACKAGES = {
@@ -208,12 +209,18 @@ def _info(options: argparse.Namespace) -> int:
         ("BLAS threads", _threads()),
         ("array namespaces", ", ".join(_namespaces())),
         ("GPU", _gpu()),
-        ("fast kernels", "none; numpy in panels of rows, all else by generic array code"),
+        ("fast kernels", _kernels_in_use()),
     ]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name + ':':<{width + 2}}{value}")
     return 0
+
+
+def _kernels_in_use() -> str:
+    if kernels_active():
+        return f"numba {_installed('numba')}, for large row-major numpy matrices"
+    return "none; numpy in panels of rows, all else by generic array code"
 
 
 def _installed(*distributions: str) -> str:

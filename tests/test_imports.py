@@ -13,6 +13,7 @@ PACKAGE = Path(lu.__file__).parent
 # A module may import those of earlier layers, and of its own layer those named before it.
 LAYERS = (
     ("_array",),
+    ("_kernels",),
     ("_primitives", "_validate"),
     ("factors", "initialisers", "unitary"),
     ("sketch", "tangent", "core"),

@@ -3,7 +3,7 @@
 import numpy as np
 
 import lowrank_unitary as lu
-from lowrank_unitary import reference
+from lowrank_unitary import _kernels, reference
 
 from . import limits, problems
 
@@ -48,6 +48,33 @@ class Updates:
         return seconds / limits.three_traversals(np.asarray(self.step.unitary))
 
     track_ratio_to_memory_limit.unit = "× the time of moving 3n² words"
+
+
+class KernelGain:
+    """A whole step without the compiled kernels over one with them, in one process."""
+
+    params = (problems.DTYPES, [2048], [1, 4])
+    param_names = ["dtype", "n", "k"]
+
+    def setup(self, dtype, n, k):
+        self.active = _kernels.kernels_active
+        if not self.active():
+            raise NotImplementedError("numba is not installed, or the environment turns the kernels off")
+        self.step = problems.step_v1("numpy:cpu", dtype, n, k)
+
+    def teardown(self, dtype, n, k):
+        _kernels._rows.kernels_active = self.active
+
+    def run(self):
+        step = self.step
+        lu.unitary_transport(step.unitary, step.left, step.right, overwrite_unitary=True)
+
+    def track_gain(self, dtype, n, k):
+        with_kernels = limits.median_seconds(self.run)
+        _kernels._rows.kernels_active = lambda: False
+        return limits.median_seconds(self.run) / with_kernels
+
+    track_gain.unit = "time without / time with"
 
 
 class Accuracy:

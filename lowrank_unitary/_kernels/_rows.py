@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]
 
 # Real thin columns up to which the kernels beat BLAS on panels in cache.
-_MOST_COLUMNS = 16
-# Below this many real entries a call of BLAS costs less than handing work to the kernels.
-_SMALLEST = 1 << 20
+_MOST_COLUMNS = 8
+# Real entries of the matrix from which they do: smaller ones stay in cache, where BLAS is as fast.
+_SMALLEST = 1 << 21
 
 
 @functools.cache

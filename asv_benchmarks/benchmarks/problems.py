@@ -1,88 +1,168 @@
-"""Seeded problems. Append only: a changed problem is a new one, or old and new results would mix."""
+"""Seeded problems, and the namespaces that they are moved to.
 
+Append only: a changed problem is a new one with a new name and seed, or old and new results would mix.
+"""
+
+import contextlib
 import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
 
-# Name → module. Where the module is not installed its benchmarks are skipped, with the reason.
-NAMESPACES = {"numpy:cpu": "numpy"}
+# "library" or "library:device". Ready to be appended: "torch", "torch:cuda", "jax", "cupy:cuda".
+NAMESPACES = ["numpy"]
+# Both precisions, real and complex. The names and the sizes are columns of the results: append only, too.
 DTYPES = ["float32", "complex128"]
 SIZES = [64, 1024]
 RANKS = [1, 16]
+NAMES = ["namespace", "dtype", "n", "k"]
 
-PARAMS = (list(NAMESPACES), DTYPES, SIZES, RANKS)
-PARAM_NAMES = ["namespace", "dtype", "n", "k"]
+TIMED = [NAMESPACES, DTYPES, SIZES, RANKS]
+# Small enough for a dense definition in extended precision.
+JUDGED = [NAMESPACES, DTYPES, [64], RANKS]
+# Large enough for an n×n array to stand out from the interpreter.
+WEIGHED = [NAMESPACES, DTYPES, [1024], RANKS]
 
-
-def namespace(name):
-    """The module of a namespace; where it is not installed the benchmark is skipped."""
-    try:
-        return importlib.import_module(NAMESPACES[name])
-    except ModuleNotFoundError as error:
-        raise NotImplementedError(f"{name}: {error}") from error
-
-
-def normal(rng, shape, dtype):
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def adjoint(x):
-    return np.conj(np.swapaxes(x, -1, -2))
+# Rows are filled a panel at a time: a temporary of the whole matrix would hide what is measured.
+PANEL = 64
 
 
 @dataclass(frozen=True)
+class Namespace:
+    """A library and a device."""
+
+    library: str
+    xp: Any
+    device: str
+
+    def array(self, host: np.ndarray) -> Any:
+        if self.library == "torch":
+            return self.xp.asarray(host, device=self.device or "cpu")
+        if self.library == "jax":
+            platform = self.device or "cpu"
+            array = self.xp.asarray(host, device=importlib.import_module("jax").devices(platform)[0])
+            if str(array.dtype) != str(host.dtype):
+                raise SkipNotImplemented(f"JAX without x64 has no {host.dtype}")
+            return array
+        return self.xp.asarray(host)
+
+    def wait(self, result: Any) -> Any:
+        """Return the result once it is there: devices, and JAX everywhere, compute behind the call."""
+        if self.library == "jax":
+            return importlib.import_module("jax").block_until_ready(result)
+        if self.library == "torch" and self.device.startswith("cuda"):
+            self.xp.cuda.synchronize()
+        if self.library == "cupy":
+            self.xp.cuda.get_current_stream().synchronize()
+        return result
+
+    def host(self, x: Any) -> np.ndarray:
+        if self.library == "torch":
+            return x.cpu().resolve_conj().numpy()
+        return x.get() if self.library == "cupy" else np.asarray(x)
+
+
+def namespace(name: str) -> Namespace:
+    """The namespace of that name; without it the benchmark is skipped, with the reason."""
+    library, _, device = name.partition(":")
+    try:
+        xp = importlib.import_module("jax.numpy" if library == "jax" else library)
+    except ModuleNotFoundError as error:
+        raise SkipNotImplemented(f"{library} is not installed") from error
+    missing = {
+        "torch": lambda: device.startswith("cuda") and not xp.cuda.is_available(),
+        "cupy": lambda: not xp.cuda.is_available(),
+    }
+    if library in missing and missing[library]():
+        raise SkipNotImplemented(f"{library} finds no CUDA device")
+    return Namespace(library, xp, device)
+
+
+def load_kernels(n: int) -> None:
+    """Load numba where a large matrix would: else its 100 MB count as those of whatever runs first."""
+    if n >= 1024:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("numba")
+
+
+@dataclass
 class Step:
-    """U, a step left rightᴴ of spectral norm 0.3, a gradient, and their shapes."""
+    """U, a step left rightᴴ of spectral norm 0.3, a gradient where asked for, and their namespace."""
 
-    unitary: object
-    left: object
-    right: object
-    gradient: object
-    host: tuple
+    space: Namespace
+    unitary: Any
+    left: Any
+    right: Any
+    gradient: Any = None
 
 
-def step_v1(name, dtype, n, k):
-    """Block-diagonal Haar matrix (blocks of 64 or fewer), Gaussian factors and gradient; seed 20260101."""
-    xp = namespace(name)
+def step_v1(name: str, dtype: str, n: int, k: int, *, gradient: bool = False) -> Step:
+    """Block-diagonal Haar matrix (blocks of 64), Gaussian factors and gradient; seed 20260101."""
+    space = namespace(name)
+    load_kernels(n)
     rng = np.random.default_rng(20260101)
-    block = min(n, 64)
     unitary = np.zeros((n, n), dtype)
-    for start in range(0, n, block):
-        size = min(block, n - start)
-        unitary[start : start + size, start : start + size] = lu.random_unitary(size, dtype=dtype, rng=rng)
-    left, right = normal(rng, (n, k), dtype), normal(rng, (n, k), dtype)
+    for start in range(0, n, PANEL):
+        block = min(PANEL, n - start)
+        rows = slice(start, start + block)
+        unitary[rows, rows] = lu.random_unitary(block, dtype=dtype, rng=rng)
+    left, right = _normal(rng, (n, k), dtype), _normal(rng, (n, k), dtype)
     # ‖left rightᴴ‖ through the small triangular factors.
-    small = np.linalg.qr(left)[1] @ adjoint(np.linalg.qr(right)[1])
-    left = (left * (0.3 / np.linalg.norm(small, 2))).astype(dtype)
-    gradient = normal(rng, (n, n), dtype) / np.float32(n)
-    host = (unitary, left, right, gradient)
-    return Step(*(xp.asarray(x) for x in host), host)
+    small = np.linalg.qr(left)[1] @ np.conj(np.linalg.qr(right)[1].T)
+    left *= 0.3 / np.linalg.norm(small, 2)
+    step = Step(space, *(space.array(x) for x in (unitary, left, right)))
+    if gradient:
+        step.gradient = space.array(_normal(rng, (n, n), dtype, 1 / n))
+    return step
 
 
-def matrix_v1(name, dtype, n):
-    """Singular values j^-½ in blocks of 64 directions that Haar matrices mix; seed 20260102."""
-    xp = namespace(name)
+@dataclass
+class Matrix:
+    """A matrix with known singular values, largest first."""
+
+    space: Namespace
+    matrix: Any
+    singular_values: np.ndarray
+
+
+def matrix_v1(name: str, dtype: str, n: int) -> Matrix:
+    """Singular values j^-½, dealt out to blocks of 64 rows that Haar matrices mix; seed 20260102."""
+    space = namespace(name)
+    load_kernels(n)
     rng = np.random.default_rng(20260102)
-    block = min(n, 64)
-    blocks = n // block
     s = np.arange(1.0, n + 1) ** -0.5
     matrix = np.zeros((n, n), dtype)
+    blocks = n // PANEL
     for i in range(blocks):
-        u, v = (lu.random_unitary(block, dtype=dtype, rng=rng) for _ in range(2))
-        rows = slice(i * block, (i + 1) * block)
+        u, v = (lu.random_unitary(PANEL, dtype=dtype, rng=rng) for _ in range(2))
+        rows = slice(i * PANEL, (i + 1) * PANEL)
         matrix[rows, rows] = (u * s[i::blocks]) @ v
-    return xp.asarray(matrix), s
+    return Matrix(space, space.array(matrix), s)
 
 
-def close(result, expected, bound):
-    """Raise unless the relative Frobenius error is within the bound: an inaccurate result has no time."""
-    result, expected = np.asarray(result), np.asarray(expected)
-    error = np.linalg.norm(result - expected) / np.linalg.norm(expected)
-    if not error <= bound:
-        raise AssertionError(f"relative error {error:.2e}, more than {bound:.2e}")
+def disturbed_v1(name: str, dtype: str, n: int) -> Step:
+    """The U of step_v1 with one more low-rank term, of Frobenius norm 1e-2; seed 20260103."""
+    step = step_v1(name, dtype, n, 1)
+    rng = np.random.default_rng(20260103)
+    a, b = _normal(rng, (n, 8), dtype), _normal(rng, (n, 8), dtype)
+    a, b = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+    unitary = step.space.host(step.unitary).copy()
+    for start in range(0, n, PANEL):
+        rows = slice(start, start + PANEL)
+        unitary[rows] += np.asarray(1e-2 / 8**0.5 * (a[rows] @ np.conj(b.T)), dtype)
+    step.unitary = step.space.array(unitary)
+    return step
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, int], dtype: str, scale: float = 1.0) -> np.ndarray:
+    x = np.empty(shape, dtype)
+    for start in range(0, shape[0], PANEL):
+        rows = x[start : start + PANEL]
+        rows.real = scale * rng.standard_normal(rows.shape)
+        if x.dtype.kind == "c":
+            rows.imag = scale * rng.standard_normal(rows.shape)
+    return x

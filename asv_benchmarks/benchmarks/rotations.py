@@ -1,94 +1,143 @@
-"""The core of both updates, and the traversal that applies a rotation."""
+"""The two rotations, thin arrays to thin arrays, and the traversal that applies one."""
 
 import numpy as np
 
 import lowrank_unitary as lu
+from lowrank_unitary import reference
 
-from . import limits, problems
-from .problems import adjoint
-
-
-class _Core:
-    params = (*problems.PARAMS, ["gram", "orthonormal"])
-    param_names = [*problems.PARAM_NAMES, "core"]
-
-    def setup(self, namespace, dtype, n, k, core):
-        step = problems.step_v1(namespace, dtype, n, k)
-        self.body = lu.LowRankFactors(step.left, step.right).to_body(step.unitary)
-        if not self.defect(core) <= 1e3 * np.finfo(dtype).eps:
-            raise AssertionError("the rotation is not unitary to rounding")
-
-    def defect(self, core):
-        """Of I + LRᴴ, through thin products alone."""
-        L, R = (np.asarray(x).astype(complex) for x in self.rotation(core))
-        # (I + LRᴴ)ᴴ(I + LRᴴ) − I = L Rᴴ + R Lᴴ + R LᴴL Rᴴ = [L, R] [[0, I], [I, LᴴL]] [L, R]ᴴ
-        thin, w = np.concatenate([L, R], axis=1), L.shape[1]
-        middle = np.zeros((2 * w, 2 * w), complex)
-        middle[:w, w:] = middle[w:, :w] = np.eye(w)
-        middle[w:, w:] = adjoint(L) @ L
-        triangle = np.linalg.qr(thin)[1]
-        return float(np.linalg.norm(triangle @ middle @ adjoint(triangle)))
+from . import judge, problems
 
 
-class Transport(_Core):
-    def rotation(self, core):
-        return lu.transport_rotation(self.body, core=core)
-
-    def time_transport_rotation(self, namespace, dtype, n, k, core):
-        self.rotation(core)
-
-    def peakmem_transport_rotation(self, namespace, dtype, n, k, core):
-        self.rotation(core)
-
-    def track_defect(self, namespace, dtype, n, k, core):
-        return self.defect(core)
-
-    track_defect.unit = "Frobenius norm"
-
-
-class Polar(_Core):
-    def rotation(self, core):
-        return lu.polar_rotation(self.body, core=core)
-
-    def time_polar_rotation(self, namespace, dtype, n, k, core):
-        self.rotation(core)
-
-    def peakmem_polar_rotation(self, namespace, dtype, n, k, core):
-        self.rotation(core)
-
-    def track_defect(self, namespace, dtype, n, k, core):
-        return self.defect(core)
-
-    track_defect.unit = "Frobenius norm"
-
-
-class Rotate:
-    params = problems.PARAMS
-    param_names = problems.PARAM_NAMES
+class _Rotation:
+    param_names = problems.NAMES
 
     def setup(self, namespace, dtype, n, k):
         step = problems.step_v1(namespace, dtype, n, k)
-        self.unitary = step.unitary
-        self.rotation = lu.transport_rotation(lu.LowRankFactors(step.left, step.right).to_body(step.unitary))
-        left, right = (np.asarray(x) for x in self.rotation)
-        unitary = step.host[0]
-        expected = unitary + (unitary @ left) @ adjoint(right)
-        problems.close(lu.rotate(self.unitary, self.rotation), expected, 1e2 * np.finfo(dtype).eps)
+        self.space, self.unitary = step.space, step.unitary
+        self.body = lu.LowRankFactors(step.left, step.right).to_body(step.unitary)
 
-    def time_rotate(self, namespace, dtype, n, k):
-        lu.rotate(self.unitary, self.rotation)
+    def run(self, core="auto"):
+        function = lu.transport_rotation if self.update == "transport" else lu.polar_rotation
+        return self.space.wait(function(self.body, core=core))
+
+    def host(self, *arrays):
+        return [self.space.host(x) for x in arrays]
+
+    def error(self, core):
+        """Frobenius norm of the difference from the dense definition in extended precision."""
+        c, b = self.host(*self.body)
+        dense = getattr(reference, self.update)(np.eye(len(c)), c, b)
+        difference = reference.rotation_matrix(*self.host(*self.run(core))) - dense
+        return float(np.sqrt(np.sum(np.abs(difference) ** 2)))
+
+
+class _TimedRotation(_Rotation):
+    params = problems.TIMED
+
+    def setup(self, namespace, dtype, n, k):
+        super().setup(namespace, dtype, n, k)
+        unitary, c, b, left, right = self.host(self.unitary, *self.body, *self.run())
+        expected = judge.rotated(unitary, judge.rotation(self.update, c, b))
+        judge.close(judge.rotated(unitary, (left, right)), expected, dtype, k)
+
+
+class _JudgedRotation(_Rotation):
+    params = [*problems.JUDGED, ["gram", "orthonormal"]]
+    param_names = [*problems.NAMES, "core"]
+
+    def setup(self, namespace, dtype, n, k, core):
+        super().setup(namespace, dtype, n, k)
+
+
+class TransportRotation(_TimedRotation):
+    update = "transport"
+
+    def time_transport_rotation(self, namespace, dtype, n, k):
+        self.run()
+
+
+class TransportRotationMemory(_Rotation):
+    update = "transport"
+    params = problems.WEIGHED
+
+    def peakmem_transport_rotation(self, namespace, dtype, n, k):
+        self.run()
+
+
+class TransportRotationAccuracy(_JudgedRotation):
+    update = "transport"
+
+    def track_transport_error(self, namespace, dtype, n, k, core):
+        return self.error(core)
+
+    track_transport_error.unit = "Frobenius norm"
+
+
+class PolarRotation(_TimedRotation):
+    update = "polar"
+
+    def time_polar_rotation(self, namespace, dtype, n, k):
+        self.run()
+
+
+class PolarRotationMemory(_Rotation):
+    update = "polar"
+    params = problems.WEIGHED
+
+    def peakmem_polar_rotation(self, namespace, dtype, n, k):
+        self.run()
+
+
+class PolarRotationAccuracy(_JudgedRotation):
+    update = "polar"
+
+    def track_polar_error(self, namespace, dtype, n, k, core):
+        return self.error(core)
+
+    track_polar_error.unit = "Frobenius norm"
+
+
+class _Rotated(_Rotation):
+    update = "transport"
+
+    def setup(self, namespace, dtype, n, k):
+        super().setup(namespace, dtype, n, k)
+        self.rotation = self.run()
+
+    def rotate(self, overwrite=True):
+        return self.space.wait(lu.rotate(self.unitary, self.rotation, overwrite_array=overwrite))
+
+    def pair(self):
+        """A result that leaves U as it is, and what it should be."""
+        result, unitary, left, right = self.host(self.rotate(overwrite=False), self.unitary, *self.rotation)
+        return result, judge.rotated(unitary, (left, right))
+
+
+class Rotate(_Rotated):
+    params = problems.TIMED
+
+    def setup(self, namespace, dtype, n, k):
+        super().setup(namespace, dtype, n, k)
+        judge.close(*self.pair(), dtype, k)
 
     def time_rotate_in_place(self, namespace, dtype, n, k):
-        lu.rotate(self.unitary, self.rotation, overwrite_array=True)
+        self.rotate()
+
+
+class RotateAccuracy(_Rotated):
+    params = problems.JUDGED
+
+    def track_rotate_error(self, namespace, dtype, n, k):
+        unitary, left, right = self.host(self.unitary, *self.rotation)
+        expected = reference.extended(unitary) @ reference.rotation_matrix(left, right)
+        difference = reference.extended(self.host(self.rotate(overwrite=False))[0]) - expected
+        return float(np.sqrt(np.sum(np.abs(difference) ** 2)))
+
+    track_rotate_error.unit = "Frobenius norm"
+
+
+class RotateMemory(_Rotated):
+    params = problems.WEIGHED
 
     def peakmem_rotate_in_place(self, namespace, dtype, n, k):
-        lu.rotate(self.unitary, self.rotation, overwrite_array=True)
-
-    def peakmem_reference(self, namespace, dtype, n, k):
-        pass
-
-    def track_ratio_to_memory_limit(self, namespace, dtype, n, k):
-        seconds = limits.median_seconds(lambda: lu.rotate(self.unitary, self.rotation, overwrite_array=True))
-        return seconds / limits.three_traversals(np.asarray(self.unitary))
-
-    track_ratio_to_memory_limit.unit = "× the time of moving 3n² words"
+        self.rotate()

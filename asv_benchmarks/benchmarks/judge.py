@@ -1,0 +1,48 @@
+"""What a result has to satisfy before its time counts: numpy, in double or extended precision."""
+
+import numpy as np
+
+from lowrank_unitary import reference
+from lowrank_unitary._array import tolerance
+
+
+def double(x):
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+def adjoint(x):
+    return np.conj(x.T)
+
+
+def demand(condition, message):
+    """Not `assert`, which a flag of the interpreter removes."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def close(result, expected, dtype, k):
+    """Raise unless the Frobenius norm of the difference is what rounding explains."""
+    bound = tolerance(np, np.dtype(dtype), max(expected.shape), k)
+    error = float(np.linalg.norm(double(result) - expected))
+    demand(error <= bound, f"the error is {error:.2e}, more than {bound:.2e}")
+
+
+def rotation(update, left, right):
+    """The thin form of the update's rotation, from its dense definition on the dimensions that move."""
+    c, b = double(left), double(right)
+    Q = np.linalg.qr(np.concatenate([b, c], axis=1))[0]
+    eye = np.eye(Q.shape[1])
+    small = getattr(reference, update)(eye, adjoint(Q) @ c, adjoint(Q) @ b) - eye
+    return Q, Q @ adjoint(small.astype(Q.dtype))
+
+
+def rotated(matrix, thin):
+    left, right = (double(x) for x in thin)
+    matrix = double(matrix)
+    return matrix + (matrix @ left) @ adjoint(right)
+
+
+def defect(matrix):
+    """‖UᴴU − I‖_F, in double precision."""
+    matrix = double(matrix)
+    return float(np.linalg.norm(adjoint(matrix) @ matrix - np.eye(len(matrix))))

@@ -67,6 +67,25 @@ def test_gram_core_outside_its_range_gives_nan_and_never_a_wrong_number(update, 
     assert right_answers >= 2
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_gram_core_measures_its_own_defect(dtype):
+    # A spoiled M is let through while ‖RᴴR − I‖_F of R = I + W M Wᴴ is below √eps, and is NaN above.
+    rng = np.random.default_rng(0)
+    W = 3 * normal(rng, (9, 4), dtype)
+    K = W.conj().T @ W
+    noise = normal(rng, (4, 4), dtype)
+
+    def defect(M):
+        return float(reference.unitarity_defect(reference.rotation_matrix(W @ M, W)))
+
+    limit = np.sqrt(np.finfo(dtype).eps)
+    unit = limit / (defect(1e-9 * noise) / 1e-9)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        M = factor * unit * noise
+        assert defect(M) == pytest.approx(factor * limit, rel=1e-3)
+        assert np.isnan(core._unless_wrong(np, M, K)).all() == (factor > 1)
+
+
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2)])
 def test_exactly_singular_step_spoils_no_other_matrix_of_its_batch(batch):
     b = np.zeros((*batch, 4, 1))

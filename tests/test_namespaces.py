@@ -10,7 +10,7 @@ import torch
 from cases import ROTATIONS, UPDATES, ct, error, make_step, normal
 
 import lowrank_unitary as lu
-from lowrank_unitary._array import to_numpy, tolerance
+from lowrank_unitary._array import array_namespace, inv, to_numpy, tolerance
 
 update = pytest.mark.parametrize("update", UPDATES)
 
@@ -91,6 +91,14 @@ def test_delayed_unitary_on_every_namespace(backend):
     expected = to_numpy(lu.rotate(lu.rotate(U, r), r))
     assert np.abs(to_numpy(delayed.flush().base) - expected).max() <= 1e-14
     assert np.abs(to_numpy(delayed.matmul(a)) - expected @ step.left).max() <= 1e-13
+
+
+def test_inverse_of_a_singular_matrix_is_not_finite_and_leaves_its_batch_alone(backend):
+    host = np.stack([2 * np.eye(2), np.array([[1.0, 2.0], [2.0, 4.0]]), np.eye(2)])
+    x = backend.array(host)
+    inverse = to_numpy(inv(array_namespace(x), x))
+    assert not np.isfinite(inverse[1]).any()
+    np.testing.assert_allclose(inverse[[0, 2]], [np.eye(2) / 2, np.eye(2)])
 
 
 @update

@@ -45,7 +45,7 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 
 def inv(xp: Namespace, x: Array) -> Array:
-    """Inverse; an exactly singular matrix gives NaN, and leaves the others of its batch alone."""
+    """Inverse; an exactly singular matrix gives NaN (JAX: inf) and leaves the rest of its batch alone."""
     if is_torch(xp):
         inverse, info = xp.linalg.inv_ex(x)
         return xp.where((info == 0)[..., None, None], inverse, math.nan)

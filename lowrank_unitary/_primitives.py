@@ -5,10 +5,23 @@ Each is a plain ladder with the generic array-API line last.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from . import _kernels
-from ._array import Array, Namespace, is_complex, is_numpy, is_torch, is_writeable, placement
+from ._array import (
+    Array,
+    Namespace,
+    is_complex,
+    is_numpy,
+    is_torch,
+    is_writeable,
+    placement,
+    real_dtype,
+    stop_gradient,
+)
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
@@ -29,8 +42,39 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
     return xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=placement(matrix))
 
 
+def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
+    """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
+
+    A product with a unitary matrix then neither overflows nor loses digits below the normal range.
+    """
+    largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
+    usable = (largest > 0) & xp.isfinite(largest)
+    # Within the exponents of the dtype for the inverse too; what is left over does no harm.
+    most = float(math.frexp(float(xp.finfo(thin.dtype).max))[1] - 8)
+    exponent = xp.clip(xp.round(xp.log2(xp.where(usable, largest, 1.0))), -most, most)
+    power = xp.astype(2.0**exponent, real_dtype(xp, thin.dtype), copy=False)
+    return thin / power, power
+
+
+def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
+    """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
+    if matrix.dtype == thin.dtype:
+        return matrix @ thin
+    if is_numpy(xp):
+        panels = [panel.astype(thin.dtype) @ thin for _, panel in _panels(matrix, thin)]
+        return np.concatenate(panels, axis=-2)
+    return xp.astype(matrix, thin.dtype) @ thin
+
+
 def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
-    """matrixᴴ @ thin, conjugating the thin operands and never the n×n one."""
+    """matrixᴴ @ thin, in the dtype of the thin operand, conjugating thin operands and never the n×n one."""
+    if matrix.dtype != thin.dtype:
+        if is_numpy(xp):
+            return sum(
+                adjoint_product(xp, panel.astype(thin.dtype), thin[..., rows, :])
+                for rows, panel in _panels(matrix, thin)
+            )
+        matrix = xp.astype(matrix, thin.dtype)
     if is_numpy(xp) and thin.ndim == 2 and _kernels.apply_to(matrix, thin.shape[1]):
         return _kernels.adjoint_product_rows(matrix, thin)
     if not is_complex(xp, matrix.dtype):
@@ -40,12 +84,37 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     return xp.conj(matrix.mT @ xp.conj(thin))
 
 
+def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, Array | None]:
+    """matrixᴴ @ thin, and beside it matrixᴴ (matrix @ probes) from the same read of the matrix."""
+    if probes is None:
+        return adjoint_product(xp, matrix, thin), None
+    k = thin.shape[-1]
+    batch = np.broadcast_shapes(*(x.shape[:-2] for x in (matrix, thin, probes)))
+    if not is_numpy(xp):
+        seen = product(xp, matrix, probes)
+        thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
+        both = adjoint_product(xp, matrix, xp.concat([thin, seen], axis=-1))
+        return both[..., :k], both[..., k:]
+    both = np.zeros((*batch, matrix.shape[-1], k + probes.shape[-1]), dtype=thin.dtype)
+    beside = np.empty((*batch, matrix.shape[-2], both.shape[-1]), dtype=thin.dtype)
+    beside[..., :k] = thin
+    for rows, panel in _panels(matrix, thin):
+        panel = panel.astype(thin.dtype, copy=False)
+        beside[..., rows, k:] = panel @ probes
+        both += adjoint_product(xp, panel, beside[..., rows, :])
+    return both[..., :k], both[..., k:]
+
+
 def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overwrite: bool = False) -> Array:
-    """Array + (array @ left) @ rightᴴ: every row moves by itself."""
+    """Array + (array @ left) @ rightᴴ: every row moves by itself, in the dtype of the thin factors.
+
+    The sum is rounded once into the dtype of the array.
+    """
     right_adjoint = adjoint(xp, right)
     if is_numpy(xp):
         return _rotate_rows_numpy(array, left, right_adjoint, overwrite)
-    rotated = array + (array @ left) @ right_adjoint
+    wide = xp.astype(array, left.dtype, copy=False)
+    rotated = xp.astype(wide + (wide @ left) @ right_adjoint, array.dtype, copy=False)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
         array[...] = rotated
         return array
@@ -60,13 +129,22 @@ def _rotate_rows_numpy(array: Array, left: Array, right_adjoint: Array, overwrit
             left, right_adjoint = left.copy(), right_adjoint.copy()
     else:
         out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
-    if out.ndim == left.ndim == 2 and _kernels.apply_to(array, left.shape[1]):
+    narrow = array.dtype != left.dtype
+    if not narrow and out.ndim == left.ndim == 2 and _kernels.apply_to(array, left.shape[1]):
         _kernels.rotate_rows_in_cache(array, left, right_adjoint, out)
         return out
-    rows, columns = array.shape[-2:]
-    row_bytes = array.dtype.itemsize * columns * max(1, int(np.prod(batch)))
-    panel = max(16, _PANEL_BYTES // max(1, row_bytes))
-    for start in range(0, rows, panel):
-        block = array[..., start : start + panel, :]
-        np.add(block, (block @ left) @ right_adjoint, out=out[..., start : start + panel, :])
+    for rows, panel in _panels(array, left):
+        if narrow:
+            panel = panel.astype(left.dtype)
+        np.add(panel, (panel @ left) @ right_adjoint, out=out[..., rows, :], casting="same_kind")
     return out
+
+
+def _panels(matrix: Array, thin: Array) -> Iterator[tuple[slice, Array]]:
+    """Panels of rows of a numpy matrix that stay in cache in the dtype of the thin operand."""
+    rows, columns = matrix.shape[-2:]
+    count = int(np.prod(np.broadcast_shapes(matrix.shape[:-2], thin.shape[:-2])))
+    height = max(16, _PANEL_BYTES // max(1, thin.dtype.itemsize * columns * max(1, count)))
+    for start in range(0, rows, height):
+        chosen = slice(start, start + height)
+        yield chosen, matrix[..., chosen, :]

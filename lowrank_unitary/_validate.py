@@ -8,9 +8,20 @@ from typing import Any, SupportsFloat
 import array_api_compat as compat
 import numpy as np
 
-from ._array import Array, Namespace, array_namespace, is_traced, is_writeable, placement, real_dtype
+from ._array import (
+    HALF,
+    Array,
+    Namespace,
+    array_namespace,
+    is_half,
+    is_traced,
+    is_writeable,
+    placement,
+    real_dtype,
+    thin_dtype,
+)
 
-_DTYPES = ("float32", "float64", "complex64", "complex128")
+_DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
 
 def namespace_of(**arrays: Array) -> Namespace:
@@ -31,11 +42,11 @@ def namespace_of(**arrays: Array) -> Namespace:
         raise TypeError(
             f"{_and(arrays)} must come from one array library, got {kinds}: convert them to one of these."
         ) from error
-    supported = [getattr(xp, dtype) for dtype in _DTYPES]
+    supported = {dtype: getattr(xp, dtype) for dtype in _DTYPES if hasattr(xp, dtype)}
     for name, x in arrays.items():
-        if x.dtype not in supported:
+        if x.dtype not in supported.values():
             raise TypeError(
-                f"{name} must have one of the dtypes {', '.join(_DTYPES)}, got {x.dtype}: convert it first."
+                f"{name} must have one of the dtypes {', '.join(supported)}, got {x.dtype}: convert it first."
             )
     devices = {name: compat.device(x) for name, x in arrays.items() if not is_traced(x)}
     if len(set(map(str, devices.values()))) > 1:
@@ -93,12 +104,17 @@ def batches(**arrays: Array) -> tuple[int, ...]:
 
 
 def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> None:
-    """The result has the dtype of `base`, so nothing may demand a wider or a complex one."""
+    """The result has the dtype of `base`, so nothing may demand a wider or a complex one.
+
+    Beside a matrix in half precision stand thin factors in single precision.
+    """
+    widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
-        if xp.result_type(base.dtype, x.dtype) != base.dtype:
+        if xp.result_type(widest, x.dtype) != widest:
+            beside = f", beside which {widest} is the widest" if is_half(xp, base.dtype) else ""
             raise TypeError(
-                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}), got {x.dtype}: "
-                f"the result keeps the dtype of {base_name}, so cast one of the two."
+                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{beside}), got "
+                f"{x.dtype}: the result keeps the dtype of {base_name}, so cast one of the two."
             )
 
 
@@ -123,7 +139,7 @@ def count(name: str, value: Any) -> int:
 
 def real_scalar(xp: Namespace, name: str, value: Any, like: Array) -> Array:
     """A real number, or one for every matrix of a batch, shaped to multiply a stack of matrices."""
-    dtype = real_dtype(xp, like.dtype)
+    dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
     if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
         if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
             raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")

@@ -10,7 +10,17 @@ import math
 from collections.abc import Callable
 
 from . import _validate
-from ._array import Array, Namespace, core_dtype, eps, placement, qr, stop_gradient, values_are_at_hand
+from ._array import (
+    Array,
+    Namespace,
+    core_dtype,
+    eps,
+    placement,
+    qr,
+    stop_gradient,
+    thin_dtype,
+    values_are_at_hand,
+)
 from ._primitives import adjoint
 from .factors import BodyFactors, LowRankRotation
 
@@ -25,18 +35,18 @@ def low_rank_rotation(
     body_factors: BodyFactors,
     core: str,
     gram_middle: Callable[[Namespace, Array, bool], Array],
-    dense_change: Callable[[Namespace, Array], Array],
+    dense_change: Callable[[Namespace, Array, Array], Array],
 ) -> LowRankRotation:
     """I + W M Wᴴ by the chosen core.
 
     `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖ ≤ GRAM_LIMIT;
-    `dense_change(xp, X)` gives f(X) − I for the small matrix X = Qᴴ c bᴴ Q.
+    `dense_change(xp, X, unit)` gives f(X / unit) − I for the small matrix X = unit · Qᴴ c bᴴ Q.
     """
     xp, n, k = _checked(body_factors)
     _validate.choice("core", core, CORES)
-    dtype = body_factors.left.dtype
+    dtype = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, dtype)
-    c, b = balance(
+    c, b, unit = balance(
         xp,
         xp.astype(body_factors.left, working, copy=False),
         xp.astype(body_factors.right, working, copy=False),
@@ -51,16 +61,20 @@ def low_rank_rotation(
         left, right = W, W @ adjoint(xp, M if small else _unless_wrong(xp, M, K))
     else:
         Q, c_small, b_small = _orthonormalise(xp, W, c, b, k)
-        left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small)))
+        left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))
     return LowRankRotation(xp.astype(left, dtype, copy=False), xp.astype(right, dtype, copy=False))
 
 
-def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array]:
+def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     """Scale every column pair by powers of two to equal norms, (c_j δ_j, b_j / δ_j); the product stays.
 
     A column whose partner is zero adds nothing to the product; it is made small, so as not to weigh in K.
+    Where the squares of the columns would overflow, all are scaled down: the third result, 1 elsewhere, is
+    what the product has been multiplied by.
     """
     k = c.shape[-1]
+    if k == 0:
+        return c, b, xp.ones((1, 1), dtype=c.dtype, device=placement(c))
     logs = _log2_norm(xp, xp.concat([c, b], axis=-1))
     log_c, log_b = logs[..., :k], logs[..., k:]
     log_c, log_b = (
@@ -70,7 +84,11 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array]:
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
     half = xp.round(0.25 * (log_b - log_c))
     delta = xp.astype(stop_gradient(2.0**half), c.dtype, copy=False)
-    return c * delta * delta, b / delta / delta
+    longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
+    most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
+    shrink = 2.0 ** -xp.clip(xp.round(longest - most), 0.0, None)
+    shrink = xp.astype(stop_gradient(shrink), c.dtype, copy=False)
+    return c * delta * (delta * shrink), b / delta * (shrink / delta), shrink * shrink
 
 
 def _log2_norm(xp: Namespace, x: Array) -> Array:
@@ -89,7 +107,8 @@ def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
         return "gram", False
     if K.shape[-1] >= n:
         return "orthonormal", False
-    norm_squared = xp.sum(xp.abs(K) ** 2, axis=(-2, -1))
+    # Entries above 1 decide by themselves; their squares may overflow.
+    norm_squared = xp.sum(xp.clip(xp.abs(K), 0.0, 1.0) ** 2, axis=(-2, -1))
     # NaN compares false and passes through the Gram core, which carries it to the result.
     too_large = bool(xp.any(norm_squared > GRAM_LIMIT**2))
     return ("orthonormal", False) if too_large else ("gram", True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import Array
-from ._primitives import adjoint_product
+from ._array import RNG, Array, Namespace, thin_dtype
+from ._primitives import adjoint_product, product
 from .factors import LowRankRotation
 from .rotation import checked, compose, rotate
+from .unitary import healing_rotation, orthonormal_probes
 
 
 class DelayedUnitary(NamedTuple):
@@ -79,12 +80,14 @@ class DelayedUnitary(NamedTuple):
         Returns
         -------
         array, shape (…, n, m)
+            With the wider dtype of the base and x.
         """
-        if self.rotation is None:
-            return self.base @ x
         xp = _validate.namespace_of(base=self.base, x=x)
-        left, right = self.rotation
-        return self.base @ (x + left @ adjoint_product(xp, right, x))
+        dtype, x = _widened(xp, self.base, x)
+        if self.rotation is not None:
+            left, right = self.rotation
+            x = x + left @ adjoint_product(xp, right, x)
+        return xp.astype(product(xp, self.base, x), dtype, copy=False)
 
     def adjoint_matmul(self, x: Array, /) -> Array:
         """The product Uᴴ x without forming U.
@@ -97,22 +100,42 @@ class DelayedUnitary(NamedTuple):
         Returns
         -------
         array, shape (…, n, m)
+            With the wider dtype of the base and x.
         """
         xp = _validate.namespace_of(base=self.base, x=x)
+        dtype, x = _widened(xp, self.base, x)
         y = adjoint_product(xp, self.base, x)
-        if self.rotation is None:
-            return y
-        left, right = self.rotation
-        return y + right @ adjoint_product(xp, left, y)
+        if self.rotation is not None:
+            left, right = self.rotation
+            y = y + right @ adjoint_product(xp, left, y)
+        return xp.astype(y, dtype, copy=False)
 
-    def flush(self) -> DelayedUnitary:
+    def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
         """Multiply the accumulated rotation into the base.
+
+        Parameters
+        ----------
+        heal : int
+            Number p of random probes: the defect of the base contracts by about 1 − p/n at the same time
+            (:func:`heal_unitary`), at one further read of the base.
+        rng : int, numpy.random.Generator or None
+            Source of the probes.
 
         Returns
         -------
         DelayedUnitary
             The same matrix with ``rotation=None``.
         """
-        if self.rotation is None:
-            return self
-        return DelayedUnitary(rotate(self.base, self.rotation))
+        rotation = self.rotation
+        if heal:
+            xp = _validate.namespace_of(base=self.base)
+            Z = orthonormal_probes(xp, self.base, heal, rng, "heal")
+            healing = healing_rotation(xp, Z, adjoint_product(xp, self.base, product(xp, self.base, Z)))
+            rotation = healing if rotation is None else compose(xp, healing, rotation)
+        return self if rotation is None else DelayedUnitary(rotate(self.base, rotation))
+
+
+def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
+    """The dtype of a product with x, and x in the dtype to compute it in."""
+    dtype = xp.result_type(base.dtype, x.dtype)
+    return dtype, xp.astype(x, thin_dtype(xp, dtype), copy=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import _validate
-from ._array import Array
-from ._primitives import adjoint, adjoint_product
+from ._array import Array, thin_dtype
+from ._primitives import adjoint, adjoint_product, scaled_columns
 
 
 class BodyFactors(NamedTuple):
@@ -48,7 +48,8 @@ class LowRankFactors(NamedTuple):
         Returns
         -------
         BodyFactors
-            Factors of Uᴴ left rightᴴ, both of shape (…, n, k).
+            Factors of Uᴴ left rightᴴ, both of shape (…, n, k), with the dtype of U (float32 for U in half
+            precision).
 
         Raises
         ------
@@ -73,9 +74,11 @@ class LowRankFactors(NamedTuple):
         _validate.factor_pair("left", self.left, "right", self.right, n)
         _validate.batches(unitary=unitary, left=self.left, right=self.right)
         _validate.same_dtype(xp, "unitary", unitary, left=self.left, right=self.right)
-        left = xp.astype(self.left, unitary.dtype, copy=False)
-        right = xp.astype(self.right, unitary.dtype, copy=False)
-        return BodyFactors(adjoint_product(xp, unitary, left), right)
+        dtype = thin_dtype(xp, unitary.dtype)
+        left = xp.astype(self.left, dtype, copy=False)
+        right = xp.astype(self.right, dtype, copy=False)
+        left, scale = scaled_columns(xp, left)
+        return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
 
 
 class SVDSketch(NamedTuple):

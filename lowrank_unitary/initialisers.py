@@ -28,7 +28,7 @@ def random_unitary(
     n : int
         Size.
     dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
+        float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
     rng : int, numpy.random.Generator or None
@@ -70,10 +70,8 @@ def random_unitary(
     Q, R = xp.linalg.qr(normal_block(xp, shape, like, rng))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
-    phase = xp.where(size > 0, diagonal, 1.0) / xp.astype(
-        xp.where(size > 0, size, 1.0), like.dtype, copy=False
-    )
-    return Q * phase[..., None, :]
+    phase = xp.where(size > 0, diagonal, 1.0) / xp.astype(xp.where(size > 0, size, 1.0), Q.dtype, copy=False)
+    return xp.astype(Q * phase[..., None, :], like.dtype, copy=False)
 
 
 def henaff_unitary(
@@ -95,7 +93,7 @@ def henaff_unitary(
     n : int
         Size; where it is odd the last row and column are those of the identity.
     dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
+        float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
     rng : int, numpy.random.Generator or None
@@ -145,7 +143,7 @@ def cayley_unitary(
     n : int
         Size; where it is odd the last row and column are those of the identity.
     dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; float64 by default.
+        float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
     rng : int, numpy.random.Generator or None

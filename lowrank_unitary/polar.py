@@ -99,7 +99,7 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
     return xp.where(error <= math.sqrt(eps(xp, A.dtype)), X, math.nan)
 
 
-def _dense_change(xp: Namespace, X: Array) -> Array:
+def _dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     eye = eye_like(xp, X)
-    u, _, vh = svd(xp, eye + X)
+    u, _, vh = svd(xp, unit * eye + X)
     return u @ vh - eye

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import Array, Namespace
+from ._array import Array, Namespace, thin_dtype
 from ._primitives import adjoint_product, rotate_rows
 from .factors import LowRankRotation
 
@@ -60,8 +60,9 @@ def rotate(
         _validate.overwritable("array", "overwrite_array", array, batch)
     if adjoint:
         left, right = right, left
-    left = xp.astype(left, array.dtype, copy=False)
-    right = xp.astype(right, array.dtype, copy=False)
+    dtype = thin_dtype(xp, array.dtype)
+    left = xp.astype(left, dtype, copy=False)
+    right = xp.astype(right, dtype, copy=False)
     return rotate_rows(xp, array, left, right, overwrite=overwrite_array)
 
 

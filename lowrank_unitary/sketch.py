@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import RNG, Array, Namespace, generator, move, normal_block, qr, real_dtype, svd
-from ._primitives import adjoint, adjoint_product
+from ._array import (
+    RNG,
+    Array,
+    Namespace,
+    generator,
+    is_half,
+    move,
+    normal_block,
+    qr,
+    real_dtype,
+    svd,
+    thin_dtype,
+)
+from ._primitives import adjoint, adjoint_product, product
 from .factors import SVDSketch
 
 METHODS = ("randomized", "exact", "lsi", "columns")
@@ -48,7 +60,7 @@ def svd_sketch(
     Returns
     -------
     SVDSketch
-        U (…, m, k), S (…, k), Vh (…, k, n).
+        U (…, m, k), S (…, k), Vh (…, k, n); in float32 for a matrix in half precision.
 
     Raises
     ------
@@ -100,6 +112,8 @@ def svd_sketch(
     ):
         if value is not None and name not in takes:
             raise ValueError(f"{name} has no meaning for method={method!r}: leave it out.")
+    if is_half(xp, matrix.dtype) and method in ("exact", "columns"):
+        matrix = xp.astype(matrix, thin_dtype(xp, matrix.dtype))
     if method == "exact":
         return _truncate(*svd(xp, matrix), k)
     if method == "lsi":
@@ -115,10 +129,10 @@ def svd_sketch(
 
 
 def _randomized(xp: Namespace, matrix: Array, k: int, samples: Array, power_iterations: int) -> SVDSketch:
-    basis, _ = qr(xp, matrix @ samples)
+    basis, _ = qr(xp, product(xp, matrix, samples))
     for _ in range(power_iterations):
         other, _ = qr(xp, adjoint_product(xp, matrix, basis))
-        basis, _ = qr(xp, matrix @ other)
+        basis, _ = qr(xp, product(xp, matrix, other))
     return _in_basis(xp, matrix, basis, k)
 
 
@@ -126,7 +140,7 @@ def _lsi(xp: Namespace, matrix: Array, samples: Array) -> SVDSketch:
     """A ≈ (AV)Vᴴ with V an orthonormal basis of the row space of RᴴA, R Haar."""
     # Only the range of R counts, and that of a Gaussian R is Haar-distributed already.
     row_basis, _ = qr(xp, adjoint_product(xp, matrix, samples))
-    u, s, wh = svd(xp, matrix @ row_basis)
+    u, s, wh = svd(xp, product(xp, matrix, row_basis))
     return SVDSketch(u, s, wh @ adjoint(xp, row_basis))
 
 
@@ -171,7 +185,7 @@ def _test_matrix(
     if given is None:
         return normal_block(xp, (*matrix.shape[:-2], rows, columns), matrix, rng)
     check_test_matrix(xp, "matrix", matrix, given, rows, rank)
-    return xp.astype(given, matrix.dtype, copy=False)
+    return xp.astype(given, thin_dtype(xp, matrix.dtype), copy=False)
 
 
 def check_test_matrix(xp: Namespace, name: str, matrix: Array, given: Array, rows: int, rank: int) -> None:

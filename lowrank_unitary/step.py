@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from . import _validate
-from ._array import RNG, Array, Namespace, generator, normal_block
-from ._primitives import adjoint_product
+from ._array import RNG, Array, Namespace, core_dtype, generator, normal_block, thin_dtype
+from ._primitives import pull_back, rotate_rows, scaled_columns
 from .core import CORES
-from .factors import BodyFactors, LowRankFactors
+from .factors import BodyFactors, LowRankRotation
 from .polar import polar_rotation
-from .rotation import compose, rotate
+from .rotation import compose
 from .sketch import METHODS, svd_sketch
-from .tangent import tangent_sketch
+from .tangent import OVERSAMPLE, sketch_tangent
 from .transport import CURVES, transport_rotation
-from .unitary import healing_rotation
+from .unitary import healing_rotation, orthonormal_probes
 
 UPDATES = ("transport", "polar")
 SKETCHES = ("tangent", *METHODS)
@@ -28,6 +28,8 @@ def unitary_transport(
     *,
     curve: str = "geodesic",
     core: str = "auto",
+    heal: int = 0,
+    rng: RNG = None,
     overwrite_unitary: bool = False,
 ) -> Array:
     """Move U along the geodesic (or Cayley curve) of the tangent part of the step left rightᴴ.
@@ -43,6 +45,11 @@ def unitary_transport(
         See :func:`transport_rotation`.
     core : {"auto", "gram", "orthonormal"}
         See :func:`transport_rotation`.
+    heal : int
+        Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
+        read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
+    rng : int, numpy.random.Generator or None
+        Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
 
@@ -77,9 +84,8 @@ def unitary_transport(
     True
     """
     _validate.choice("curve", curve, CURVES)
-    body = _body(unitary, left, right, core, overwrite_unitary)
-    rotation = transport_rotation(body, curve=curve, core=core)
-    return rotate(unitary, rotation, overwrite_array=overwrite_unitary)
+    body, healing = _pulled_back(unitary, left, right, core, heal, rng, overwrite_unitary)
+    return _moved(unitary, transport_rotation(body, curve=curve, core=core), healing, overwrite_unitary)
 
 
 def polar_projection(
@@ -89,6 +95,8 @@ def polar_projection(
     /,
     *,
     core: str = "auto",
+    heal: int = 0,
+    rng: RNG = None,
     overwrite_unitary: bool = False,
 ) -> Array:
     """Move U by the step left rightᴴ and project back: the nearest unitary to U + left rightᴴ.
@@ -101,6 +109,11 @@ def polar_projection(
         The step left @ rightᴴ in the ambient frame, sign and step size included.
     core : {"auto", "gram", "orthonormal"}
         See :func:`polar_rotation`.
+    heal : int
+        Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
+        read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
+    rng : int, numpy.random.Generator or None
+        Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
 
@@ -135,8 +148,8 @@ def polar_projection(
     >>> np.allclose(V, u @ vh)
     True
     """
-    body = _body(unitary, left, right, core, overwrite_unitary)
-    return rotate(unitary, polar_rotation(body, core=core), overwrite_array=overwrite_unitary)
+    body, healing = _pulled_back(unitary, left, right, core, heal, rng, overwrite_unitary)
+    return _moved(unitary, polar_rotation(body, core=core), healing, overwrite_unitary)
 
 
 def unitary_step(
@@ -148,7 +161,7 @@ def unitary_step(
     rank: int,
     update: str = "transport",
     sketch: str = "tangent",
-    heal: int = 0,
+    heal: int = 1,
     rng: RNG = None,
     overwrite_unitary: bool = False,
 ) -> Array:
@@ -172,7 +185,8 @@ def unitary_step(
         compress the gradient itself (:func:`svd_sketch`), as the projUNN paper does.
     heal : int
         Number p of random probes: the step also contracts the unitarity defect of U by about 1 − p/n
-        (:func:`heal_unitary`), with one further pair of products of U with p columns.
+        (:func:`heal_unitary`), at no further read of U. The default of 1 keeps rounding from adding up over
+        any number of steps; 0 leaves the defect as it is, for a matrix that is repaired in another way.
     rng : int, numpy.random.Generator or None
         Source of the random test matrices.
     overwrite_unitary : bool
@@ -210,53 +224,65 @@ def unitary_step(
     """
     _validate.choice("update", update, UPDATES)
     _validate.choice("sketch", sketch, SKETCHES)
-    probes = _validate.count("heal", heal)
+    _validate.count("heal", heal)
     xp = _validate.namespace_of(unitary=unitary, gradient=gradient)
     n = _validate.square("unitary", unitary)
-    if probes > n:
-        raise ValueError(f"heal must be between 0 and n = {n}, got {probes}.")
     _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
     batch = _validate.batches(unitary=unitary, gradient=gradient)
     if overwrite_unitary:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
     draws = generator(rng, unitary)
-    body = _descent_factors(xp, unitary, gradient, eta, rank, update, sketch, draws)
-    rotation = transport_rotation(body) if update == "transport" else polar_rotation(body)
-    if probes:
-        test = normal_block(xp, (*unitary.shape[:-2], n, probes), unitary, draws)
-        rotation = compose(xp, healing_rotation(xp, unitary, test), rotation)
-    return rotate(unitary, rotation, overwrite_array=overwrite_unitary)
-
-
-def _descent_factors(
-    xp: Namespace,
-    unitary: Array,
-    gradient: Array,
-    eta: Array,
-    rank: int,
-    update: str,
-    sketch: str,
-    rng: RNG,
-) -> BodyFactors:
     if sketch != "tangent":
-        factors = svd_sketch(gradient, rank, method=sketch, rng=rng).factors()
-        return LowRankFactors(-eta * factors.left, factors.right).to_body(unitary)
-    C, Q = tangent_sketch(unitary, gradient, rank, rng=rng)
-    if update == "transport":
-        return BodyFactors(-eta * C, Q)
-    # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
-    return BodyFactors(xp.concat([-0.5 * eta * C, 0.5 * eta * Q], axis=-1), xp.concat([Q, C], axis=-1))
+        factors = svd_sketch(gradient, rank, method=sketch, rng=draws).factors()
+        body, healing = _pulled_back(unitary, -eta * factors.left, factors.right, "auto", heal, draws)
+    else:
+        k = _validate.rank(rank, n)
+        test = normal_block(xp, (*batch, n, min(n, k + OVERSAMPLE)), unitary, draws)
+        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
+        (C, Q), seen = sketch_tangent(xp, unitary, gradient, k, test, probes=Z)
+        healing = None if Z is None else healing_rotation(xp, Z, seen)
+        # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
+        body = BodyFactors(-eta * C, Q) if update == "transport" else _skew_factors(xp, -eta * C, Q)
+    rotation = transport_rotation(body) if update == "transport" else polar_rotation(body)
+    return _moved(unitary, rotation, healing, overwrite_unitary)
 
 
-def _body(unitary: Array, left: Array, right: Array, core: str, overwrite: bool) -> BodyFactors:
+def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
+    """Factors of skew(C Qᴴ)."""
+    return BodyFactors(xp.concat([0.5 * C, -0.5 * Q], axis=-1), xp.concat([Q, C], axis=-1))
+
+
+def _pulled_back(
+    unitary: Array, left: Array, right: Array, core: str, heal: int, rng: RNG, overwrite: bool = False
+) -> tuple[BodyFactors, LowRankRotation | None]:
+    """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
     xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
     _validate.choice("core", core, CORES)
+    _validate.count("heal", heal)
     n = _validate.square("unitary", unitary)
     _validate.factor_pair("left", left, "right", right, n)
     batch = _validate.batches(unitary=unitary, left=left, right=right)
     _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
-    left = xp.astype(left, unitary.dtype, copy=False)
-    return BodyFactors(adjoint_product(xp, unitary, left), xp.astype(right, unitary.dtype, copy=False))
+    thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
+    Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
+    left, scale = scaled_columns(xp, xp.astype(left, thin, copy=False))
+    pulled, seen = pull_back(xp, unitary, left, Z)
+    body = BodyFactors(
+        xp.astype(pulled, working, copy=False) * scale,
+        xp.astype(xp.astype(right, thin, copy=False), working, copy=False),
+    )
+    return body, None if Z is None else healing_rotation(xp, Z, seen)
+
+
+def _moved(
+    unitary: Array, rotation: LowRankRotation, healing: LowRankRotation | None, overwrite: bool
+) -> Array:
+    """U times the healing and the rotation, in one read and one write of U."""
+    xp = _validate.namespace_of(unitary=unitary)
+    dtype = thin_dtype(xp, unitary.dtype)
+    rotation = LowRankRotation(*(xp.astype(x, dtype, copy=False) for x in rotation))
+    left, right = rotation if healing is None else compose(xp, healing, rotation)
+    return rotate_rows(xp, unitary, left, right, overwrite=overwrite)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import RNG, Array, normal_block, qr, svd
-from ._primitives import adjoint_product
+from ._array import RNG, Array, Namespace, normal_block, qr, svd, thin_dtype
+from ._primitives import adjoint_product, product, pull_back
 from .factors import BodyFactors
 from .sketch import check_test_matrix
+
+# Samples beyond the rank.
+OVERSAMPLE = 4
 
 
 def tangent_sketch(
@@ -15,7 +18,7 @@ def tangent_sketch(
     rank: int,
     /,
     *,
-    oversample: int = 4,
+    oversample: int = OVERSAMPLE,
     power_iterations: int = 0,
     rng: RNG = None,
     test_matrix: Array | None = None,
@@ -47,7 +50,8 @@ def tangent_sketch(
     Returns
     -------
     BodyFactors
-        left = C and right = Q, both (…, n, k), Q orthonormal, with skew(C Qᴴ) the sketch of A.
+        left = C and right = Q, both (…, n, k), Q orthonormal, with skew(C Qᴴ) the sketch of A; in float32
+        for U in half precision.
         ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
 
     Raises
@@ -90,7 +94,6 @@ def tangent_sketch(
         )
     batch = _validate.batches(unitary=unitary, gradient=gradient)
     _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
-    gradient = xp.astype(gradient, unitary.dtype, copy=False)
     k = _validate.rank(rank, n)
     width = min(n, k + _validate.count("oversample", oversample))
     power_iterations = _validate.count("power_iterations", power_iterations)
@@ -98,19 +101,35 @@ def tangent_sketch(
         test_matrix = normal_block(xp, (*batch, n, width), unitary, rng)
     else:
         check_test_matrix(xp, "unitary", unitary, test_matrix, n, k)
-        test_matrix = xp.astype(test_matrix, unitary.dtype, copy=False)
+        test_matrix = xp.astype(test_matrix, thin_dtype(xp, unitary.dtype), copy=False)
+    factors, _ = sketch_tangent(xp, unitary, gradient, k, test_matrix, power_iterations)
+    return factors
 
-    def skew_product(block: Array) -> Array:
-        pulled = adjoint_product(xp, unitary, gradient @ block)
-        return 0.5 * (pulled - adjoint_product(xp, gradient, unitary @ block))
 
-    Q, R = qr(xp, skew_product(test_matrix))
+def sketch_tangent(
+    xp: Namespace,
+    unitary: Array,
+    gradient: Array,
+    k: int,
+    test_matrix: Array,
+    power_iterations: int = 0,
+    probes: Array | None = None,
+) -> tuple[BodyFactors, Array | None]:
+    """The sketch, and Uᴴ(U probes) from the last read of U by Uᴴ."""
+
+    def skew_product(block: Array, probes: Array | None = None) -> tuple[Array, Array | None]:
+        pulled, seen = pull_back(xp, unitary, product(xp, gradient, block), probes)
+        return 0.5 * (pulled - adjoint_product(xp, gradient, product(xp, unitary, block))), seen
+
+    samples, _ = skew_product(test_matrix)
+    Q, R = qr(xp, samples)
     for _ in range(2 * power_iterations):
-        Q, R = qr(xp, skew_product(Q))
+        samples, _ = skew_product(Q)
+        Q, R = qr(xp, samples)
     if Q.shape[-1] > k:
         # The k leading left singular vectors of the samples Q R.
         u, _, _ = svd(xp, R)
         Q = Q @ u[..., :k]
-    AQ = skew_product(Q)
+    AQ, seen = skew_product(Q, probes)
     C = 2.0 * AQ - Q @ adjoint_product(xp, Q, AQ)
-    return BodyFactors(C, Q)
+    return BodyFactors(C, Q), seen

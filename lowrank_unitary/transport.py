@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from . import _validate
-from ._array import Array, Namespace, complex_dtype, eigh, inv, is_complex
+from ._array import Array, Namespace, complex_dtype, eigh, inv, is_complex, qr
 from ._primitives import adjoint, eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
@@ -77,8 +77,8 @@ def transport_rotation(
         factor = phi1(xp, KJ, small) if curve == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
         return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
 
-    def dense_change(xp: Namespace, X: Array) -> Array:
-        return skew_function(xp, 0.5 * (X - adjoint(xp, X)), curve)
+    def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
+        return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / unit, curve)
 
     return low_rank_rotation(body_factors, core, gram_middle, dense_change)
 
@@ -114,10 +114,33 @@ def skew_function(xp: Namespace, omega: Array, curve: str) -> Array:
     """exp(Ω) − I or its Cayley form for a small skew-Hermitian Ω, from the eigenvalues iθ of Ω."""
     dtype = omega.dtype
     theta, V = eigh(xp, -1j * xp.astype(omega, complex_dtype(xp, dtype)))
+    if not is_complex(xp, dtype):
+        planes = theta.shape[-1] // 2
+        if planes == 0:
+            return 0.0 * omega
+        theta, V = (xp.flip(x, axis=-1)[..., :planes] for x in (theta, V))
     if curve == "geodesic":
         # e^{iθ} − 1 without cancellation at small θ
         change = -2.0 * xp.sin(0.5 * theta) ** 2 + 1j * xp.astype(xp.sin(theta), V.dtype)
     else:
         change = 1j * theta / (1.0 - 0.5j * theta)
-    rotated = (V * change[..., None, :]) @ adjoint(xp, V)
-    return rotated if is_complex(xp, dtype) else xp.real(rotated)
+    if is_complex(xp, dtype):
+        return (V * change[..., None, :]) @ adjoint(xp, V)
+    return _plane_rotations(xp, V, change)
+
+
+def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:
+    """The real matrix that turns the plane of every column v = (x + iy)/√2 by its angle, minus I.
+
+    The columns belong to θ ≥ 0, largest first. Rounding leaves planes of small θ beside a large one neither
+    real-orthogonal to each other nor to the others; QR in this order makes the result orthogonal whatever
+    the angles are, and changes it by no more than rounding of Ω does.
+    """
+    n, planes = V.shape[-2:]
+    pairs = xp.reshape(xp.stack([xp.real(V), xp.imag(V)], axis=-1), (*V.shape[:-2], n, 2 * planes))
+    Q, R = qr(xp, pairs)
+    diagonal = xp.linalg.diagonal(R)
+    Q = Q * xp.where(diagonal < 0, -1.0, xp.ones_like(diagonal))[..., None, :]
+    x, y = Q[..., 0::2], Q[..., 1::2]
+    cosine, sine = xp.real(change)[..., None, :], xp.imag(change)[..., None, :]
+    return (x * cosine - y * sine) @ x.mT + (y * cosine + x * sine) @ y.mT

@@ -20,7 +20,8 @@ def test_balancing_keeps_the_product_exactly_and_equalises_norms(seed, exponents
     rng = np.random.default_rng(seed)
     p, q = np.array(exponents, dtype=float).T
     c, b = (normal(rng, (5, len(p)), dtype) * 10.0**e for e in (p, q))
-    c2, b2 = core.balance(np, c, b)
+    c2, b2, unit = core.balance(np, c, b)
+    assert unit == 1
     # Powers of two take no rounding, and their product is 1: the product of the factors is untouched.
     delta_c, delta_b = c2.real / c.real, b2.real / b.real
     for delta in (delta_c, delta_b):
@@ -37,10 +38,10 @@ def test_balancing_keeps_the_product_exactly_and_equalises_norms(seed, exponents
 
 def test_balancing_leaves_zero_columns_zero_and_makes_their_partners_small():
     c, b = np.zeros((4, 2)), 1e200 * np.ones((4, 2))
-    c2, b2 = core.balance(np, c, b)
+    c2, b2, _ = core.balance(np, c, b)
     assert not c2.any()
     assert 0 < np.linalg.norm(b2) < 1e-6
-    assert not any(x.any() for x in core.balance(np, c, np.zeros((4, 2))))
+    assert not any(x.any() for x in core.balance(np, c, np.zeros((4, 2)))[:2])
 
 
 @pytest.mark.parametrize("update", ROTATIONS)
@@ -135,7 +136,7 @@ def test_fewer_steps_suffice_within_the_range_that_auto_uses(update):
     for kind in ("generic", "collinear", "opposite", "rank one", "repeated"):
         for k in (1, 2, 4):
             step = make_step(k, 20, k, "float64", kind, norm=0.5)
-            c, b = core.balance(np, *step.body)
+            c, b, _ = core.balance(np, *step.body)
             W = np.concatenate([b, c], axis=-1)
             size = np.sqrt(0.999 * core.GRAM_LIMIT / np.linalg.norm(W.T @ W))
             body = lu.BodyFactors(c * size, b * size)

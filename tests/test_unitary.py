@@ -175,3 +175,78 @@ def test_one_probe_a_step_stops_the_drift_of_single_precision():
     assert defects[1] < 4e-6
     # Without healing, 3.6e-8·√(n·steps) = 1.6e-5.
     assert 0.5 < defects[0] / (3.6e-8 * np.sqrt(n * steps)) < 2
+
+
+def seeded_defect(n, size, dtype, rng):
+    U = lu.random_unitary(n, dtype=dtype, rng=rng)
+    H = normal(rng, (n, n), dtype)
+    H = H + ct(H)
+    return U @ (np.eye(n) + 0.5 * size * H / np.linalg.norm(H))
+
+
+@pytest.mark.parametrize("probes", [1, 4])
+@pytest.mark.parametrize("how", ["alone", "transport", "polar"])
+def test_a_seeded_defect_is_healed_within_the_steps_that_the_rate_predicts(probes, how):
+    n = 64
+    rng = np.random.default_rng(0)
+    U = seeded_defect(n, 1e-3, "float64", rng)
+    assert 0.9e-3 < float(lu.unitarity_defect(U)) < 1.1e-3
+    # (1 − p/n)^steps = 1e-9
+    predicted = np.log(1e-9) / np.log(1 - probes / n)
+    update = {"transport": lu.unitary_transport, "polar": lu.polar_projection}
+    steps = 0
+    while float(lu.unitarity_defect(U)) > 1e-12 and steps < 2 * predicted:
+        for _ in range(10):
+            if how == "alone":
+                U = lu.heal_unitary(U, probes, rng=rng)
+            else:
+                a, b = normal(rng, (n, 1), "float64"), normal(rng, (n, 1), "float64") / n
+                U = update[how](U, a, b, heal=probes, rng=rng)
+            steps += 1
+    assert 0.7 <= steps / predicted <= 1.3
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.5, 3.0, 1e4])
+def test_healing_brings_a_matrix_far_from_unitary_nearer(factor, dtype):
+    rng = np.random.default_rng(1)
+    U = (lu.random_unitary(8, dtype=dtype, rng=rng) * np.float32(factor)).astype(dtype)
+    for _ in range(400):
+        U = lu.heal_unitary(U, 2, rng=rng)
+    assert float(lu.unitarity_defect(U)) < 1e3 * np.finfo(dtype).eps
+
+
+def test_probes_miss_a_defect_no_more_often_than_stated():
+    # The worst case is a defect of rank one: χ² with one degree of freedom a probe, two for complex data.
+    rng = np.random.default_rng(0)
+    n, draws = 6, 4000
+    for kind, degrees in (("float64", 1), ("complex128", 2)):
+        for p in (1, 2, 4):
+            for rank_one in (True, False):
+                U = np.eye(n, dtype=kind)
+                U[0, 0] += 1e-3
+                if not rank_one:
+                    U = seeded_defect(n, 1e-3, kind, rng)
+                estimates = lu.unitarity_defect(
+                    np.broadcast_to(U, (draws, n, n)), probes=p, rng=np.random.default_rng(p)
+                )
+                for factor in (3.0, 10.0):
+                    missed = np.mean(estimates * factor < float(lu.unitarity_defect(U)))
+                    stated = scipy.stats.chi2(degrees * p).cdf(degrees * p / factor**2)
+                    assert missed <= stated + 4 * np.sqrt(stated / draws)
+                    if rank_one:
+                        assert missed >= stated - 4 * np.sqrt(stated / draws) - 1 / draws
+
+
+def test_a_delayed_unitary_heals_when_it_is_flushed(dtype):
+    rng = np.random.default_rng(2)
+    U = (lu.random_unitary(8, dtype=dtype, rng=rng) * np.float32(1 + 1e-3)).astype(dtype)
+    delayed = lu.DelayedUnitary(U)
+    before = lu.unitarity_defect(U)
+    healed = delayed.flush(heal=2, rng=0).base
+    np.testing.assert_allclose(healed, lu.heal_unitary(U, 2, rng=0), atol=10 * np.finfo(dtype).eps)
+    body = lu.BodyFactors(normal(rng, (8, 1), dtype), normal(rng, (8, 1), dtype))
+    rotation = lu.transport_rotation(body)
+    moved = delayed.rotate(rotation).flush(heal=2, rng=0)
+    assert moved.rotation is None
+    np.testing.assert_allclose(moved.base, lu.rotate(healed, rotation), atol=20 * np.finfo(dtype).eps)
+    assert lu.unitarity_defect(moved.base) < before

@@ -267,3 +267,57 @@ def test_real_transport_keeps_the_sign_of_the_determinant(update):
         step = make_step(seed, 5, 2, "float64", norm=0.9)
         before, after = np.linalg.det(step.unitary), np.linalg.det(apply(*step.arrays))
         assert round(before) == round(after)
+
+
+EXTREMES = [(1, -1), (-1, 1), (-1, -1), (1, 1), (0, 1)]
+
+
+@update
+@pytest.mark.parametrize("k", [1, 2, 6, 9])
+@pytest.mark.parametrize(("first", "second"), EXTREMES)
+def test_entries_at_both_ends_of_the_range_give_the_exact_step(update, dtype, k, first, second):
+    # 1e±300 in double and 1e±38 in single precision, which is below the normal range there.
+    apply, dense = UPDATES[update]
+    largest = 300 if np.finfo(dtype).eps < 1e-10 else 38
+    step = make_step(5, 9, k, dtype, norm=0.5)
+    # The power of ten itself would be rounded in the dtype: the dense definition gets what the step gets.
+    left = (reference.extended(step.left) * np.longdouble(10) ** (first * largest)).astype(dtype)
+    right = (reference.extended(step.right) * np.longdouble(10) ** (second * largest)).astype(dtype)
+    if first + second == 2 and largest == 300:
+        # The step's norm is beyond the range of double precision.
+        with np.errstate(all="ignore"):
+            assert np.isnan(apply(step.unitary, left, right)).all() or update == "polar"
+        return
+    result = apply(step.unitary, left, right)
+    lu.testing.assert_unitary(result)
+    if first + second <= 0:
+        assert error(result, dense(step.unitary, left, right)) <= step.tolerance()
+
+
+@pytest.mark.parametrize("update", ROTATIONS)
+@pytest.mark.parametrize("norm", [1e3, 1e6, 1e10, 1e16, 1e40, 1e200])
+@pytest.mark.parametrize("kind", ["generic", "decaying", "collinear", "rank one"])
+def test_rotation_is_unitary_at_every_step_size(update, norm, kind, dtype):
+    if norm > 1e38 and np.finfo(dtype).eps > 1e-10:
+        return
+    for n, k in ((12, 1), (12, 3), (5, 5), (1, 1)):
+        step = make_step(n + k, n, k, dtype, kind)
+        body = lu.BodyFactors(step.body.left * np.dtype(dtype).type(norm), step.body.right)
+        assert_rotation(ROTATIONS[update](body))
+
+
+@update
+@pytest.mark.parametrize("probes", [1, 3])
+def test_step_with_healing_is_the_step_of_the_healed_matrix(update, dtype, probes):
+    apply, _ = UPDATES[update]
+    n = 9
+    step = make_step(4, n, 2, dtype, norm=0.4, batch=(2,))
+    disturbed = step.unitary + np.float32(1e-3) * normal(np.random.default_rng(0), (2, n, n), dtype)
+    disturbed = disturbed.astype(dtype)
+    healed = apply(disturbed, step.left, step.right, heal=probes, rng=5)
+    # The rotation is that of the matrix before: both factors are taken from one read of it.
+    body = lu.LowRankFactors(step.left, step.right).to_body(disturbed)
+    expected = lu.rotate(lu.heal_unitary(disturbed, probes, rng=5), ROTATIONS[update](body))
+    assert error(healed, expected) <= 4 * step.tolerance()
+    assert (lu.unitarity_defect(healed) < lu.unitarity_defect(disturbed)).all()
+    np.testing.assert_array_equal(healed, apply(disturbed, step.left, step.right, heal=probes, rng=5))

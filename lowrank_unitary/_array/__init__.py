@@ -16,16 +16,20 @@ from ._namespace import (
     values_are_at_hand,
 )
 from ._precision import (
+    HALF,
     complex_dtype,
     core_dtype,
     eps,
     is_complex,
+    is_half,
     real_dtype,
+    thin_dtype,
     tolerance,
 )
 from ._random import RNG, generator, normal_block
 
 __all__ = [
+    "HALF",
     "RNG",
     "Array",
     "Namespace",
@@ -37,6 +41,7 @@ __all__ = [
     "generator",
     "inv",
     "is_complex",
+    "is_half",
     "is_numpy",
     "is_torch",
     "is_traced",
@@ -48,6 +53,7 @@ __all__ = [
     "real_dtype",
     "stop_gradient",
     "svd",
+    "thin_dtype",
     "to_numpy",
     "tolerance",
     "values_are_at_hand",

@@ -10,6 +10,9 @@ import array_api_compat as compat
 
 from ._namespace import Namespace
 
+# Dtypes for storage only: no BLAS or LAPACK knows them, so nothing is computed in them.
+HALF = ("float16", "bfloat16")
+
 
 def is_complex(xp: Namespace, dtype: Any) -> bool:
     return bool(xp.isdtype(dtype, "complex floating"))
@@ -32,10 +35,23 @@ def complex_dtype(xp: Namespace, dtype: Any) -> Any:
     return xp.complex64 if dtype == xp.float32 else xp.complex128
 
 
+def is_half(xp: Namespace, dtype: Any) -> bool:
+    """Whether numbers of this dtype are stored in two bytes."""
+    return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
+
+
+def thin_dtype(xp: Namespace, dtype: Any) -> Any:
+    """The dtype of thin factors that go with an n×n matrix: its own, and single for half precision.
+
+    A rotation rounded to half precision would be as far from unitary as the matrix gets in many steps.
+    """
+    return xp.float32 if is_half(xp, dtype) else dtype
+
+
 def core_dtype(xp: Namespace, dtype: Any) -> Any:
     """The dtype of the 2k×2k core: double precision, or single where JAX runs without float64."""
     if compat.is_jax_namespace(xp) and not sys.modules["jax"].config.jax_enable_x64:
-        return dtype
+        return thin_dtype(xp, dtype)
     return xp.complex128 if is_complex(xp, dtype) else xp.float64
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ._namespace import Array, Namespace, is_traced, move
-from ._precision import is_complex
+from ._precision import is_complex, thin_dtype
 
 RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | None"
 
@@ -25,11 +25,11 @@ def generator(rng: RNG, like: Array) -> np.random.Generator:
 
 
 def normal_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG) -> Array:
-    """Standard normal entries with the dtype and device of `like` (complex: E|ω|² = 1)."""
+    """Standard normal entries on the device of `like`, as thin factors of it (complex: E|ω|² = 1)."""
     draw: np.ndarray[Any, Any]
     gen = generator(rng, like)
     if is_complex(xp, like.dtype):
         draw = (gen.standard_normal(shape) + 1j * gen.standard_normal(shape)) / np.sqrt(2.0)
     else:
         draw = gen.standard_normal(shape)
-    return move(xp, draw, like, like.dtype)
+    return move(xp, draw, like, thin_dtype(xp, like.dtype))

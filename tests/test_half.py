@@ -1,0 +1,124 @@
+"""Half precision is for storage: thin factors are single, the core double, and the matrix is rounded once."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from cases import ROTATIONS, UPDATES, make_step, normal
+
+import lowrank_unitary as lu
+from lowrank_unitary import reference
+from lowrank_unitary._array import to_numpy
+from lowrank_unitary.testing import assert_rotation
+
+STORES = {
+    "numpy-float16": (np, np.float16, 2.0**-10),
+    "torch-float16": (torch, torch.float16, 2.0**-10),
+    "torch-bfloat16": (torch, torch.bfloat16, 2.0**-7),
+    "jax-float16": (jax.numpy, jax.numpy.float16, 2.0**-10),
+    "jax-bfloat16": (jax.numpy, jax.numpy.bfloat16, 2.0**-7),
+}
+update = pytest.mark.parametrize("update", UPDATES)
+
+
+@pytest.fixture(params=STORES, ids=str)
+def store(request):
+    return STORES[request.param]
+
+
+def single(x):
+    """Its values on the host: numpy knows no bfloat16."""
+    if isinstance(x, torch.Tensor):
+        return x.to(torch.float32).numpy()
+    return to_numpy(x).astype(np.float32)
+
+
+@update
+@pytest.mark.parametrize(("k", "norm"), [(1, 1e-3), (2, 0.9), (4, 10.0)])
+def test_every_entry_of_a_step_is_the_exact_one_rounded_once(store, update, k, norm):
+    xp, dtype, eps = store
+    apply, dense = UPDATES[update]
+    step = make_step(3, 24, k, "float32", norm=norm, batch=(2,))
+    U = lu.random_unitary(24, dtype=dtype, batch=(2,), rng=1, xp=xp)
+    left, right = xp.asarray(step.left), xp.asarray(step.right)
+    result = apply(U, left, right)
+    assert result.dtype == U.dtype
+    exact = dense(single(U), step.left, step.right)
+    # Half a unit in the last place, which is absolute below the normal range of float16; and what the
+    # single-precision factors add.
+    bound = 0.5 * eps * np.abs(exact) + 2.0**-25 + step.tolerance()
+    assert (np.abs(single(result) - exact) <= bound).all()
+
+
+def test_thin_results_are_single_and_exact(store):
+    xp, dtype, _ = store
+    U = lu.random_unitary(16, dtype=dtype, rng=0, xp=xp)
+    G = xp.asarray(normal(np.random.default_rng(1), (16, 16), "float32"))
+    half = lu.heal_unitary(U, 1, rng=0)
+    assert half.dtype == U.dtype
+    thin = [*lu.tangent_sketch(U, G, 2, rng=0), *lu.svd_sketch(half, 2, rng=0)]
+    body = lu.LowRankFactors(half[:, :2], half[:, 2:4]).to_body(U)
+    for rotate in ROTATIONS.values():
+        rotation = rotate(body)
+        thin += [*body, *rotation]
+        assert_rotation(rotation)
+        assert_rotation(rotate(lu.BodyFactors(half[:, :1], half[:, 1:2])))
+        assert lu.rotate(U, rotation).dtype == U.dtype
+    assert {str(x.dtype).removeprefix("torch.") for x in thin} == {"float32"}
+    delayed = lu.DelayedUnitary(U).rotate(lu.polar_rotation(body))
+    assert delayed.flush(heal=1, rng=0).base.dtype == delayed.matmul(half).dtype == U.dtype
+    assert delayed.adjoint_matmul(G).dtype == G.dtype
+
+
+@pytest.mark.parametrize("sketch", ["tangent", "randomized", "exact", "lsi", "columns"])
+def test_a_whole_step_from_a_gradient_in_half_or_single_precision(store, sketch):
+    xp, dtype, eps = store
+    U = lu.random_unitary(16, dtype=dtype, rng=0, xp=xp)
+    G = normal(np.random.default_rng(1), (16, 16), "float32")
+    options = {"rank": 2, "sketch": sketch, "rng": 3}
+    expected = lu.unitary_step(single(U), G, 0.1, **options)
+    moved = lu.unitary_step(U, xp.asarray(G), 0.1, **options)
+    assert moved.dtype == U.dtype
+    assert np.abs(single(moved) - expected).max() <= 0.6 * eps * np.abs(expected).max()
+    halved = lu.unitary_step(U, xp.asarray(G, dtype=dtype), 0.1, **options)
+    assert halved.dtype == U.dtype
+
+
+@pytest.mark.parametrize("n", [32, 128])
+def test_attainable_defect_is_that_of_rounding(store, n):
+    xp, dtype, eps = store
+    rounded = lu.random_unitary(n, dtype=dtype, rng=0, xp=xp)
+    assert float(lu.unitarity_defect(rounded)) == pytest.approx(0.3 * eps * np.sqrt(n), rel=0.15)
+    assert bool(lu.is_unitary(rounded))
+    far = xp.asarray(single(rounded) * np.float32(1.01), dtype=dtype)
+    repaired = lu.reunitarize(far)
+    assert repaired.dtype == rounded.dtype
+    assert float(lu.unitarity_defect(repaired)) <= 1.15 * 0.3 * eps * np.sqrt(n)
+
+
+@pytest.mark.parametrize("probes", [0, 2, 8])
+def test_drift_without_and_with_healing_follows_the_model(probes):
+    n, steps, eps = 64, 1500, 2.0**-10
+    rng = np.random.default_rng(0)
+    U = lu.random_unitary(n, dtype=np.float16, rng=rng)
+    levels = []
+    for step in range(steps):
+        a, b = (normal(rng, (n, 1), "float32") for _ in range(2))
+        a *= np.float32(0.1 / (np.linalg.norm(a) * np.linalg.norm(b)))
+        lu.unitary_transport(U, a, b, heal=probes, rng=rng, overwrite_unitary=True)
+        if step >= steps - 300:
+            levels.append(float(lu.unitarity_defect(U)))
+    model = 0.3 * eps * (n / np.sqrt(2 * probes) if probes else np.sqrt(n * steps))
+    assert np.mean(levels) == pytest.approx(model, rel=0.25)
+
+
+def test_half_precision_without_double_precision_in_jax_keeps_its_accuracy():
+    with jax.enable_x64(False):
+        U = lu.random_unitary(16, dtype=jax.numpy.bfloat16, rng=0, xp=jax.numpy)
+        a, b = (jax.numpy.asarray(normal(np.random.default_rng(i), (16, 1), "float32")) / 16 for i in (1, 2))
+        for apply, dense in UPDATES.values():
+            moved = apply(U, a, b, heal=1, rng=0)
+            exact = dense(single(lu.heal_unitary(U, 1, rng=0)), np.asarray(a), np.asarray(b))
+            assert moved.dtype == U.dtype
+            assert np.abs(single(moved) - exact).max() <= 2.0**-7 * np.abs(exact).max()
+    assert reference.unitarity_defect(single(U)) < 2.0**-7 * 4

@@ -6,6 +6,7 @@
 Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate transpose, also for real arrays.
 """
 
+from .certificate import RotationCertificate, rotation_certificate
 from .delayed import DelayedUnitary
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
 from .initialisers import cayley_unitary, henaff_unitary, random_unitary
@@ -24,6 +25,7 @@ __all__ = [
     "DelayedUnitary",
     "LowRankFactors",
     "LowRankRotation",
+    "RotationCertificate",
     "SVDSketch",
     "cayley_unitary",
     "heal_unitary",
@@ -34,6 +36,7 @@ __all__ = [
     "random_unitary",
     "reunitarize",
     "rotate",
+    "rotation_certificate",
     "svd_sketch",
     "tangent_sketch",
     "transport_rotation",

@@ -6,8 +6,9 @@ projection and transport supply M; balancing, the choice of the core and the thi
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import _validate
 from ._array import (
@@ -17,6 +18,7 @@ from ._array import (
     eps,
     placement,
     qr,
+    real_dtype,
     stop_gradient,
     thin_dtype,
     values_are_at_hand,
@@ -42,7 +44,7 @@ def low_rank_rotation(
     `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖ ≤ GRAM_LIMIT;
     `dense_change(xp, X, unit)` gives f(X / unit) − I for the small matrix X = unit · Qᴴ c bᴴ Q.
     """
-    xp, n, k = _checked(body_factors)
+    xp, n, k = checked(body_factors)
     _validate.choice("core", core, CORES)
     dtype = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, dtype)
@@ -60,7 +62,7 @@ def low_rank_rotation(
         M = gram_middle(xp, K, small)
         left, right = W, W @ adjoint(xp, M if small else _unless_wrong(xp, M, K))
     else:
-        Q, c_small, b_small = _orthonormalise(xp, W, c, b, k)
+        Q, (b_small, c_small) = orthonormalise(xp, W, (k, k))
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))
     return LowRankRotation(xp.astype(left, dtype, copy=False), xp.astype(right, dtype, copy=False))
 
@@ -74,7 +76,7 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     """
     k = c.shape[-1]
     if k == 0:
-        return c, b, xp.ones((1, 1), dtype=c.dtype, device=placement(c))
+        return c, b, xp.ones((1, 1), dtype=real_dtype(xp, c.dtype), device=placement(c))
     logs = _log2_norm(xp, xp.concat([c, b], axis=-1))
     log_c, log_b = logs[..., :k], logs[..., k:]
     log_c, log_b = (
@@ -83,11 +85,11 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     )
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
     half = xp.round(0.25 * (log_b - log_c))
-    delta = xp.astype(stop_gradient(2.0**half), c.dtype, copy=False)
+    delta = xp.astype(stop_gradient(2.0**half), real_dtype(xp, c.dtype), copy=False)
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
     shrink = 2.0 ** -xp.clip(xp.round(longest - most), 0.0, None)
-    shrink = xp.astype(stop_gradient(shrink), c.dtype, copy=False)
+    shrink = xp.astype(stop_gradient(shrink), real_dtype(xp, c.dtype), copy=False)
     return c * delta * (delta * shrink), b / delta * (shrink / delta), shrink * shrink
 
 
@@ -105,13 +107,16 @@ def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
     """The core that is exact to rounding, by value where a value can be read, else the Gram core."""
     if not values_are_at_hand(K):
         return "gram", False
-    if K.shape[-1] >= n:
-        return "orthonormal", False
+    if K.shape[-1] < n and bool(xp.all(gram_is_exact(xp, K))):
+        return "gram", True
+    return "orthonormal", False
+
+
+def gram_is_exact(xp: Namespace, K: Array) -> Array:
+    """Whether ‖K‖_F ≤ GRAM_LIMIT, matrix by matrix; False for NaN."""
     # Entries above 1 decide by themselves; their squares may overflow.
     norm_squared = xp.sum(xp.clip(xp.abs(K), 0.0, 1.0) ** 2, axis=(-2, -1))
-    # NaN compares false and passes through the Gram core, which carries it to the result.
-    too_large = bool(xp.any(norm_squared > GRAM_LIMIT**2))
-    return ("orthonormal", False) if too_large else ("gram", True)
+    return norm_squared <= GRAM_LIMIT**2
 
 
 def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:
@@ -126,17 +131,20 @@ def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:
     return xp.where(defect_squared <= eps(xp, K.dtype), M, math.nan)
 
 
-def _orthonormalise(xp: Namespace, W: Array, c: Array, b: Array, k: int) -> tuple[Array, Array, Array]:
-    """Q with orthonormal columns that span W, and Qᴴc, Qᴴb; Q = I where 2k ≥ n."""
+def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Array, list[Array]]:
+    """Q with orthonormal columns that span W, or I for wide W, and Qᴴ times the blocks of W."""
     n, width = W.shape[-2:]
-    if width >= n:
-        eye = xp.eye(n, dtype=W.dtype, device=placement(W))
-        return xp.broadcast_to(eye, (*W.shape[:-2], n, n)), c, b
-    Q, R = qr(xp, W)
-    return Q, R[..., k:], R[..., :k]
+    if width >= n or width == 0:
+        Q = xp.broadcast_to(xp.eye(n, dtype=W.dtype, device=placement(W)), (*W.shape[:-2], n, n))
+        small = W
+    else:
+        Q, small = qr(xp, W)
+    ends = list(itertools.accumulate(widths, initial=0))
+    return Q, [small[..., start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _checked(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
+def checked(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
+    """The namespace and the sizes n and k of body factors, or an error."""
     if not isinstance(body_factors, BodyFactors):
         raise TypeError(
             f"body_factors must be BodyFactors(left, right), got {type(body_factors).__name__}: factors of "

@@ -6,7 +6,7 @@ import math
 
 from . import _validate
 from ._array import Array, Namespace, eps, inv, svd
-from ._primitives import eye_like
+from ._primitives import adjoint, eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
 
@@ -67,7 +67,7 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     (True, True)
     """
     _validate.choice("core", core, CORES)
-    return low_rank_rotation(body_factors, core, _gram_middle, _dense_change)
+    return low_rank_rotation(body_factors, core, _gram_middle, dense_change)
 
 
 def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
@@ -99,7 +99,24 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
     return xp.where(error <= math.sqrt(eps(xp, A.dtype)), X, math.nan)
 
 
-def _dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
+def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
+    """polar(I + X / unit) − I for a small matrix; where the sum is singular, one of the nearest.
+
+    An SVD gives the factor P = I + Y to some dozens of eps. One Newton step from there leaves rounding
+    relative to X: with B = unit·I + X, P (I + N) is to first order unitary, and polar to B, for N with the
+    Hermitian part ½(I − PᴴP) and the skew part that solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides
+    are formed from Y and X, in which nothing of the size of I has to cancel.
+    """
     eye = eye_like(xp, X)
-    u, _, vh = svd(xp, unit * eye + X)
-    return u @ vh - eye
+    u, s, vh = svd(xp, unit * eye + X)
+    Y = u @ vh - eye
+    # PᴴB − unit·I
+    H = unit * adjoint(xp, Y) + X + adjoint(xp, Y) @ X
+    v = adjoint(xp, vh)
+    # Where the right side is mostly rounding divided by next to nothing, the answer of the SVD stays.
+    sums = s[..., :, None] + s[..., None, :]
+    decided = sums > math.sqrt(eps(xp, X.dtype)) * s[..., :1, None]
+    skew = xp.where(decided, (vh @ (H - adjoint(xp, H)) @ v) / xp.where(decided, sums, 1.0), 0.0)
+    K = v @ skew @ vh
+    N = K + 0.5 * (K @ K - Y - adjoint(xp, Y) - adjoint(xp, Y) @ Y)
+    return Y + N + Y @ N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from . import _validate
@@ -77,10 +78,12 @@ def transport_rotation(
         factor = phi1(xp, KJ, small) if curve == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
         return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
 
-    def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
-        return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / unit, curve)
+    return low_rank_rotation(body_factors, core, gram_middle, functools.partial(dense_change, curve=curve))
 
-    return low_rank_rotation(body_factors, core, gram_middle, dense_change)
+
+def dense_change(xp: Namespace, X: Array, unit: Array, curve: str) -> Array:
+    """exp(skew(X / unit)) − I, or its Cayley form, for a small matrix."""
+    return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / unit, curve)
 
 
 # Degree of the Taylor polynomial of φ₁, and the norm up to which its remainder is below eps/2:

@@ -22,7 +22,7 @@ LAYERS = (
     ("_primitives", "_validate"),
     ("factors", "initialisers", "unitary"),
     ("sketch", "tangent", "core"),
-    ("rotation", "polar", "transport"),
+    ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step"),
     ("__init__",),
     ("reference", "testing"),

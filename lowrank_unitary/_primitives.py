@@ -85,23 +85,19 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
 
 
 def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, Array | None]:
-    """matrixᴴ @ thin, and beside it matrixᴴ (matrix @ probes) from the same read of the matrix."""
+    """matrixᴴ @ thin, and beside it matrixᴴ (matrix @ probes); by the fast kernels from one read."""
     if probes is None:
         return adjoint_product(xp, matrix, thin), None
     k = thin.shape[-1]
-    batch = np.broadcast_shapes(*(x.shape[:-2] for x in (matrix, thin, probes)))
-    if not is_numpy(xp):
-        seen = product(xp, matrix, probes)
-        thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
-        both = adjoint_product(xp, matrix, xp.concat([thin, seen], axis=-1))
-        return both[..., :k], both[..., k:]
-    both = np.zeros((*batch, matrix.shape[-1], k + probes.shape[-1]), dtype=thin.dtype)
-    beside = np.empty((*batch, matrix.shape[-2], both.shape[-1]), dtype=thin.dtype)
-    beside[..., :k] = thin
-    for rows, panel in _panels(matrix, thin):
-        panel = panel.astype(thin.dtype, copy=False)
-        beside[..., rows, k:] = panel @ probes
-        both += adjoint_product(xp, panel, beside[..., rows, :])
+    columns = k + probes.shape[-1]
+    plain = is_numpy(xp) and matrix.dtype == thin.dtype and thin.ndim == probes.ndim == 2
+    if plain and _kernels.apply_to(matrix, columns):
+        both = _kernels.adjoint_product_rows(matrix, thin, probes)
+        return both[:, :k], both[:, k:]
+    seen = product(xp, matrix, probes)
+    batch = np.broadcast_shapes(thin.shape[:-2], seen.shape[:-2])
+    thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
+    both = adjoint_product(xp, matrix, xp.concat([thin, seen], axis=-1))
     return both[..., :k], both[..., k:]
 
 

@@ -10,7 +10,7 @@ import pytest
 from cases import ct, normal
 
 import lowrank_unitary as lu
-from lowrank_unitary import _kernels, reference
+from lowrank_unitary import _kernels, _primitives, reference
 
 
 @pytest.fixture
@@ -24,6 +24,11 @@ def products(dtype):
         exact = reference.adjoint(reference.extended(A)) @ a
         kernel, blas = _kernels.adjoint_product_rows(A, a), ct(A) @ a
         pairs = [(kernel - exact, blas - exact)]
+        for p in (1, 2, 3):
+            Z = normal(rng, (columns, p), dtype)
+            kernel, blas = _kernels.adjoint_product_rows(A, a, Z), ct(A) @ np.hstack([a, A @ Z])
+            exact_beside = reference.adjoint(reference.extended(A)) @ (reference.extended(A) @ Z)
+            pairs.append((kernel - np.hstack([exact, exact_beside]), blas - np.hstack([exact, exact_beside])))
         exact = A + (reference.extended(A) @ L) @ ct(R)
         out = np.empty_like(A)
         _kernels.rotate_rows_in_cache(A, L, ct(R), out)
@@ -42,6 +47,19 @@ def test_kernels_are_no_less_accurate_than_blas(products, dtype, shape, k):
     for kernel, blas in products(*shape, k):
         # A few roundings are left to chance where there are few of them to average over.
         assert kernel <= 1.5 * blas + 8 * np.finfo(dtype).eps * np.sqrt(shape[0] * shape[1] * k)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_pull_back_gives_the_same_with_and_without_kernels(dtype, rank, monkeypatch):
+    unitary, _, _ = large_step(dtype)
+    rng = np.random.default_rng(1)
+    thin, probes = normal(rng, (1500, rank), dtype), normal(rng, (1500, 1), dtype)
+    both = _primitives.pull_back(np, unitary, thin, probes)
+    calls = []
+    monkeypatch.setattr(_kernels, "apply_to", lambda *_: calls.append(1))
+    for fast, plain in zip(both, _primitives.pull_back(np, unitary, thin, probes), strict=True):
+        assert np.abs(fast - plain).max(initial=0.0) <= 100 * np.finfo(dtype).eps
+    assert calls
 
 
 def large_step(dtype, n=1500):

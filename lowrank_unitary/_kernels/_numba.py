@@ -25,47 +25,6 @@ _updates = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 
 
 @_sums
-def adjoint_kernel(matrix: Floats, weights: Floats, total: Floats, start: int, stop: int) -> None:
-    """total[j] += Σ_i weights[i, j] · matrix[i] over the rows start … stop."""
-    columns = matrix.shape[1]
-    part = np.empty_like(total)
-    for first in range(start, stop, _ROWS):
-        last = min(first + _ROWS, stop)
-        part[:] = 0
-        whole = first + (last - first) // 4 * 4
-        for i in range(first, whole, 4):
-            a0, a1, a2, a3 = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
-            for j in range(0, weights.shape[1], 2):
-                p0, p1, p2, p3 = weights[i, j], weights[i + 1, j], weights[i + 2, j], weights[i + 3, j]
-                k = j + 1
-                q0, q1, q2, q3 = weights[i, k], weights[i + 1, k], weights[i + 2, k], weights[i + 3, k]
-                p, q = part[j], part[k]
-                for m in range(columns):
-                    p[m] += (p0 * a0[m] + p1 * a1[m]) + (p2 * a2[m] + p3 * a3[m])
-                    q[m] += (q0 * a0[m] + q1 * a1[m]) + (q2 * a2[m] + q3 * a3[m])
-        for i in range(whole, last):
-            for j in range(weights.shape[1]):
-                part[j] += weights[i, j] * matrix[i]
-        total += part
-
-
-@_updates
-def rotate_kernel(matrix: Floats, left: Floats, right: Floats, out: Floats, start: int, stop: int) -> None:
-    """out[i] = matrix[i] + Σ_j (matrix[i] · left[j]) right[j] over the rows start … stop."""
-    # All dot products of a row come before its first update: `out` may be `matrix`.
-    dots = np.zeros((4, left.shape[0]), dtype=matrix.dtype)
-    change = np.empty(_COLUMNS, dtype=matrix.dtype)
-    whole = start + (stop - start) // 4 * 4
-    for i in range(start, whole, 4):
-        _four_rows_dot(matrix[i : i + 4], left, dots)
-        for r in range(4):
-            _update_row(matrix[i + r], dots[r], right, change, out[i + r])
-    for i in range(whole, stop):
-        _one_row_dot(matrix[i], left, dots[0])
-        _update_row(matrix[i], dots[0], right, change, out[i])
-
-
-@_sums
 def _four_rows_dot(rows: Floats, left: Floats, dots: Floats) -> None:
     columns = rows.shape[1]
     zero = rows.dtype.type(0)
@@ -105,6 +64,60 @@ def _one_row_dot(row: Floats, left: Floats, dots: Floats) -> None:
             for m in range(a.shape[0]):
                 s += a[m] * u[m]
             dots[j] += s
+
+
+@_sums
+def adjoint_kernel(
+    matrix: Floats, weights: Floats, probes: Floats, given: int, total: Floats, start: int, stop: int
+) -> None:
+    """total[j] += Σ_i weights[i, j] · matrix[i] over the rows start … stop.
+
+    Weights from column `given` on are made on the way: the products of the row with the probes.
+    """
+    columns = matrix.shape[1]
+    part = np.empty_like(total)
+    dots = np.zeros((4, probes.shape[0]), dtype=matrix.dtype)
+    made = min(weights.shape[1] - given, probes.shape[0])
+    for first in range(start, stop, _ROWS):
+        last = min(first + _ROWS, stop)
+        part[:] = 0
+        whole = first + (last - first) // 4 * 4
+        for i in range(first, whole, 4):
+            if probes.shape[0]:
+                _four_rows_dot(matrix[i : i + 4], probes, dots)
+                weights[i : i + 4, given : given + made] = dots[:, :made]
+            a0, a1, a2, a3 = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
+            for j in range(0, weights.shape[1], 2):
+                p0, p1, p2, p3 = weights[i, j], weights[i + 1, j], weights[i + 2, j], weights[i + 3, j]
+                k = j + 1
+                q0, q1, q2, q3 = weights[i, k], weights[i + 1, k], weights[i + 2, k], weights[i + 3, k]
+                p, q = part[j], part[k]
+                for m in range(columns):
+                    p[m] += (p0 * a0[m] + p1 * a1[m]) + (p2 * a2[m] + p3 * a3[m])
+                    q[m] += (q0 * a0[m] + q1 * a1[m]) + (q2 * a2[m] + q3 * a3[m])
+        for i in range(whole, last):
+            if probes.shape[0]:
+                _one_row_dot(matrix[i], probes, dots[0])
+                weights[i, given : given + made] = dots[0, :made]
+            for j in range(weights.shape[1]):
+                part[j] += weights[i, j] * matrix[i]
+        total += part
+
+
+@_updates
+def rotate_kernel(matrix: Floats, left: Floats, right: Floats, out: Floats, start: int, stop: int) -> None:
+    """out[i] = matrix[i] + Σ_j (matrix[i] · left[j]) right[j] over the rows start … stop."""
+    # All dot products of a row come before its first update: `out` may be `matrix`.
+    dots = np.zeros((4, left.shape[0]), dtype=matrix.dtype)
+    change = np.empty(_COLUMNS, dtype=matrix.dtype)
+    whole = start + (stop - start) // 4 * 4
+    for i in range(start, whole, 4):
+        _four_rows_dot(matrix[i : i + 4], left, dots)
+        for r in range(4):
+            _update_row(matrix[i + r], dots[r], right, change, out[i + r])
+    for i in range(whole, stop):
+        _one_row_dot(matrix[i], left, dots[0])
+        _update_row(matrix[i], dots[0], right, change, out[i])
 
 
 @_updates

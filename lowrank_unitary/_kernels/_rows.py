@@ -47,30 +47,52 @@ def apply_to(matrix: Floats, columns: int) -> bool:
     )
 
 
-def adjoint_product_rows(matrix: Floats, thin: Floats) -> Floats:
-    """matrixᴴ @ thin in one read of the matrix."""
+def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
+    """matrixᴴ @ [thin, matrix @ probes] in one read of the matrix."""
     adjoint_kernel, _ = _compiled()
-    rows, columns = matrix.shape
+    rows = matrix.shape[0]
     real = _as_real(matrix)
-    weights = np.concatenate([thin.real, thin.imag], axis=1) if matrix.dtype.kind == "c" else thin
-    weights = _even_columns(np.ascontiguousarray(weights, dtype=real.dtype))
+    complex_data = matrix.dtype.kind == "c"
+    given = np.concatenate([thin.real, thin.imag], axis=1) if complex_data else thin
+    looked = np.empty((0, real.shape[1]), dtype=real.dtype)
+    made = 0
+    if probes is not None:
+        looked = _dual_rows(probes.T) if complex_data else probes.T
+        made = looked.shape[0]
+        looked = np.ascontiguousarray(_even_columns(np.asarray(looked, dtype=real.dtype).T).T)
+    k = given.shape[1]
+    # In pairs: what fills up is zero, or the product with the zero probe that fills up.
+    weights = np.zeros((rows, k + made + (k + made) % 2), dtype=real.dtype)
+    weights[:, :k] = given
     blocks = _row_blocks(rows)
     parts = np.zeros((len(blocks), weights.shape[1], real.shape[1]), dtype=real.dtype)
     _run(
         [
-            functools.partial(adjoint_kernel, real, weights, part, *block)
+            functools.partial(adjoint_kernel, real, weights, looked, k, part, *block)
             for part, block in zip(parts, blocks, strict=True)
         ]
     )
     total = parts.sum(axis=0)
-    k = thin.shape[1]
-    if matrix.dtype.kind != "c":
-        return total[:k].T
-    by_real, by_imag = total[:k].T, total[k : 2 * k].T
-    product = np.empty((columns, k), dtype=matrix.dtype)
+    products = [_adjoint_parts(total[:k], thin.shape[1], matrix.dtype)]
+    if probes is not None:
+        products.append(_adjoint_parts(total[k:], probes.shape[1], matrix.dtype))
+    return np.concatenate(products, axis=1)
+
+
+def _adjoint_parts(total: Floats, columns: int, dtype: Any) -> Floats:
+    """Columns of a product from its real rows: sums with the real and with the imaginary parts of weights."""
+    if dtype.kind != "c":
+        return total[:columns].T
+    by_real, by_imag = total[:columns].T, total[columns : 2 * columns].T
+    product = np.empty((total.shape[1] // 2, columns), dtype=dtype)
     product.real = by_real[0::2] + by_imag[1::2]
     product.imag = by_imag[0::2] - by_real[1::2]
     return product
+
+
+def _dual_rows(rows: Floats) -> Floats:
+    """Real rows whose dot products with a complex row seen as real are the parts of row · given row."""
+    return np.concatenate([_as_real(np.conj(rows)), _as_real(1j * np.conj(rows))])
 
 
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right_adjoint: Floats, out: Floats) -> None:
@@ -80,7 +102,7 @@ def rotate_rows_in_cache(matrix: Floats, left: Floats, right_adjoint: Floats, ou
     left = left.T
     if matrix.dtype.kind == "c":
         # Row · left: dot products with (Re, −Im) and (Im, Re). Update: along v and i·v.
-        left = np.concatenate([_as_real(np.conj(left)), _as_real(1j * np.conj(left))])
+        left = _dual_rows(left)
         right_adjoint = np.concatenate([_as_real(right_adjoint), _as_real(1j * right_adjoint)])
     left = _even_columns(np.asarray(left, dtype=real.dtype).T).T
     right_adjoint = _even_columns(np.asarray(right_adjoint, dtype=real.dtype).T).T

@@ -1,0 +1,52 @@
+"""What a study is: units of work, a measurement, a figure and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Value: TypeAlias = "str | int | float | bool"
+Case: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One accuracy study.
+
+    Attributes
+    ----------
+    name : str
+        As on the command line.
+    title : str
+        One line.
+    text : str
+        Paragraphs separated by blank lines: the question, how it is measured, how to read the figure.
+    cases : callable
+        ``cases(full)`` lists all units of work, flat dictionaries of plain values.
+    cost : callable
+        ``cost(case)``, roughly the seconds on one core.
+    measure : callable
+        ``measure(case, seed, scratch)`` gives the rows of a case, a pure function of case and seed; the path
+        is for the state of a long measurement, which continues from it.
+    figure : callable
+        ``figure(rows)`` draws rows of case and measured columns.
+    table : callable
+        ``table(rows)`` gives a header and the lines of the key numbers.
+    """
+
+    name: str
+    title: str
+    text: str
+    cases: Callable[[bool], list[Case]]
+    cost: Callable[[Case], float]
+    measure: Callable[[Case, np.random.SeedSequence, Path], list[Row]]
+    figure: Callable[[list[Row]], Figure]
+    table: Callable[[list[Row]], tuple[list[str], list[list[str]]]]

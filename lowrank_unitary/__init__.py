@@ -7,6 +7,7 @@ Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate 
 """
 
 from .certificate import RotationCertificate, rotation_certificate
+from .compensated import CompensatedUnitary
 from .delayed import DelayedUnitary
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
 from .initialisers import cayley_unitary, henaff_unitary, random_unitary
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BodyFactors",
+    "CompensatedUnitary",
     "DelayedUnitary",
     "LowRankFactors",
     "LowRankRotation",

@@ -122,3 +122,40 @@ def test_half_precision_without_double_precision_in_jax_keeps_its_accuracy():
             assert moved.dtype == U.dtype
             assert np.abs(single(moved) - exact).max() <= 2.0**-7 * np.abs(exact).max()
     assert reference.unitarity_defect(single(U)) < 2.0**-7 * 4
+
+
+def test_a_compensated_pair_holds_twice_the_digits(store):
+    xp, dtype, eps = store
+    U = lu.random_unitary(32, dtype=xp.float32, rng=0, xp=xp)
+    pair = lu.CompensatedUnitary.split(U, dtype)
+    assert pair.high.dtype == pair.low.dtype == xp.zeros(1, dtype=dtype).dtype
+    assert pair.single().dtype == U.dtype
+    exact = single(U)
+    # Half a unit in the last place of what is left of half a unit; a subnormal remainder has fewer digits.
+    assert (np.abs(single(pair.single()) - exact) <= 0.3 * eps**2 * np.abs(exact) + 2.0**-25 * eps).all()
+    assert float(lu.unitarity_defect(pair.single())) < 2 * eps * eps * np.sqrt(32) + 4e-7
+    again = lu.CompensatedUnitary.split(pair.single(), dtype)
+    np.testing.assert_array_equal(single(again.single()), single(pair.single()))
+
+
+def test_a_compensated_pair_drifts_nearly_as_single_precision_does():
+    n, steps = 64, 1000
+    defects = {}
+    for name in ("float32", "float16"):
+        rng = np.random.default_rng(0)
+        U = lu.random_unitary(n, dtype=np.float32, rng=rng)
+        for _ in range(steps):
+            a, b = (normal(rng, (n, 1), "float32") for _ in range(2))
+            a *= np.float32(0.1 / (np.linalg.norm(a) * np.linalg.norm(b)))
+            lu.unitary_transport(U, a, b, heal=1, rng=rng, overwrite_unitary=True)
+            if name == "float16":
+                U = lu.CompensatedUnitary.split(U, np.float16).single()
+        defects[name] = float(lu.unitarity_defect(U))
+    assert defects["float16"] < 2.5 * defects["float32"]
+
+
+def test_only_single_precision_is_split_into_half_precision():
+    with pytest.raises(TypeError, match="unitary must be float32, got float64"):
+        lu.CompensatedUnitary.split(np.eye(3), np.float16)
+    with pytest.raises(TypeError, match="dtype must be one of float16, bfloat16, got float64"):
+        lu.CompensatedUnitary.split(np.eye(3, dtype="float32"), np.float64)

@@ -20,7 +20,7 @@ LAYERS = (
     ("_array",),
     ("_kernels",),
     ("_primitives", "_validate"),
-    ("factors", "initialisers", "unitary"),
+    ("factors", "initialisers", "unitary", "compensated"),
     ("sketch", "tangent", "core"),
     ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step"),

@@ -5,7 +5,6 @@ Each is a plain ladder with the generic array-API line last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -49,9 +48,8 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     """
     largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
     usable = (largest > 0) & xp.isfinite(largest)
-    # Within the exponents of the dtype for the inverse too; what is left over does no harm.
-    most = float(math.frexp(float(xp.finfo(thin.dtype).max))[1] - 8)
-    exponent = xp.clip(xp.round(xp.log2(xp.where(usable, largest, 1.0))), -most, most)
+    # A little nearer to 1 than the entry itself: the power and its inverse stay within the exponents.
+    exponent = xp.round(0.99 * xp.log2(xp.where(usable, largest, 1.0)))
     power = xp.astype(2.0**exponent, real_dtype(xp, thin.dtype), copy=False)
     return thin / power, power
 
@@ -95,8 +93,9 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         both = _kernels.adjoint_product_rows(matrix, thin, probes)
         return both[:, :k], both[:, k:]
     seen = product(xp, matrix, probes)
-    batch = np.broadcast_shapes(thin.shape[:-2], seen.shape[:-2])
-    thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
+    if thin.shape[:-2] != seen.shape[:-2]:
+        batch = np.broadcast_shapes(thin.shape[:-2], seen.shape[:-2])
+        thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
     both = adjoint_product(xp, matrix, xp.concat([thin, seen], axis=-1))
     return both[..., :k], both[..., k:]
 

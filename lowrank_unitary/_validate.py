@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
@@ -24,10 +25,15 @@ from ._array import (
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
 
+@functools.cache
+def _is_supported(dtype: np.dtype[Any]) -> bool:
+    return dtype.name in _DTYPES
+
+
 def namespace_of(**arrays: Array) -> Namespace:
     """The one namespace of all named arrays, each a floating-point array of a supported dtype."""
     # The common case first: small matrices feel every microsecond spent here.
-    if all(type(x) is np.ndarray and x.dtype.name in _DTYPES for x in arrays.values()):
+    if all(type(x) is np.ndarray and _is_supported(x.dtype) for x in arrays.values()):
         return array_namespace(next(iter(arrays.values())))
     for name, x in arrays.items():
         if not compat.is_array_api_obj(x):

@@ -88,7 +88,7 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     delta = xp.astype(stop_gradient(2.0**half), real_dtype(xp, c.dtype), copy=False)
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
-    shrink = 2.0 ** -xp.clip(xp.round(longest - most), 0.0, None)
+    shrink = 2.0 ** -xp.where(longest > most, xp.round(longest - most), 0.0)
     shrink = xp.astype(stop_gradient(shrink), real_dtype(xp, c.dtype), copy=False)
     return c * delta * (delta * shrink), b / delta * (shrink / delta), shrink * shrink
 
@@ -115,7 +115,8 @@ def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
 def gram_is_exact(xp: Namespace, K: Array) -> Array:
     """Whether ‖K‖_F ≤ GRAM_LIMIT, matrix by matrix; False for NaN."""
     # Entries above 1 decide by themselves; their squares may overflow.
-    norm_squared = xp.sum(xp.clip(xp.abs(K), 0.0, 1.0) ** 2, axis=(-2, -1))
+    size = xp.abs(K)
+    norm_squared = xp.sum(xp.where(size > 1.0, 1.0, size) ** 2, axis=(-2, -1))
     return norm_squared <= GRAM_LIMIT**2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from ._namespace import Namespace
 HALF = ("float16", "bfloat16")
 
 
+@functools.cache
 def is_complex(xp: Namespace, dtype: Any) -> bool:
     return bool(xp.isdtype(dtype, "complex floating"))
 
@@ -35,6 +37,7 @@ def complex_dtype(xp: Namespace, dtype: Any) -> Any:
     return xp.complex64 if dtype == xp.float32 else xp.complex128
 
 
+@functools.cache
 def is_half(xp: Namespace, dtype: Any) -> bool:
     """Whether numbers of this dtype are stored in two bytes."""
     return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)

@@ -5,6 +5,7 @@ Each is a plain ladder with the generic array-API line last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,10 +49,15 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     """
     largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
     usable = (largest > 0) & xp.isfinite(largest)
-    # A little nearer to 1 than the entry itself: the power and its inverse stay within the exponents.
+    # A little nearer to 1 than the entry itself: neither the power nor its inverse leaves the range, but for
+    # the inverse of a subnormal number.
     exponent = xp.round(0.99 * xp.log2(xp.where(usable, largest, 1.0)))
-    power = xp.astype(2.0**exponent, real_dtype(xp, thin.dtype), copy=False)
-    return thin / power, power
+    least = math.log2(float(xp.finfo(thin.dtype).smallest_normal))
+    exponent = xp.where(exponent < least, least, exponent)
+    dtype = real_dtype(xp, thin.dtype)
+    # A product and not a quotient: complex division squares its divisor.
+    inverse, power = (xp.astype(2.0**x, dtype, copy=False) for x in (-exponent, exponent))
+    return thin * inverse, power
 
 
 def product(xp: Namespace, matrix: Array, thin: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The console script ``lowrank-unitary``: a demonstration, and facts for a bug report."""
+"""The console script ``lowrank-unitary``: a demonstration, accuracy studies, and facts for a bug report."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 
 from . import __version__
 from ._kernels import kernels_active
+from .studies import STUDIES, load_study
 
-# What `demo` imports beyond the library's own dependencies, and the distributions it comes from.
-_DEMO_PACKAGES = {
-    "sklearn": "scikit-learn",
-    "rich": "rich",
-    "matplotlib": "matplotlib",
-    "threadpoolctl": "threadpoolctl",
-}
+if TYPE_CHECKING:
+    from .studies.study import Case, Study
+
+# What commands import beyond the library's own dependencies, and the distributions it comes from.
+_STUDY_PACKAGES = {"rich": "rich", "matplotlib": "matplotlib", "threadpoolctl": "threadpoolctl"}
+_DEMO_PACKAGES = {"sklearn": "scikit-learn", **_STUDY_PACKAGES}
 _NAMESPACES = {
     "numpy": ("numpy",),
     "torch": ("torch",),
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lowrank-unitary {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_study(commands)
     info = commands.add_parser("info", help="print versions and what was found, for a bug report")
     info.set_defaults(run=_info)
     return parser
@@ -113,6 +114,39 @@ def _add_demo(commands: Any) -> None:
     demo.set_defaults(run=_demo)
 
 
+def _add_study(commands: Any) -> None:
+    listed = "\n".join(f"  {name:<18}{says}" for name, says in STUDIES.items())
+    study = commands.add_parser(
+        "study",
+        help="measure how exact and how unitary the updates are, and write figures and a report",
+        description="Measure, write DIR/NAME.csv and DIR/NAME.png, and gather all that is there in "
+        "DIR/report.html. What has been measured before is not measured again.",
+        epilog=f"studies:\n{listed}\n  {'all':<18}every one of them (about two minutes on two cores)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help="one of those below")
+    study.add_argument("--full", action="store_true", help="more sizes and longer runs, an hour or more")
+    study.add_argument("--seed", type=_whole_number(0), default=0, help="of all draws (default 0)")
+    study.add_argument(
+        "--jobs", type=_whole_number(1), metavar="N", help="processes (default: one for each CPU)"
+    )
+    study.add_argument(
+        "--output",
+        type=_folder,
+        default=Path("lowrank_unitary_studies"),
+        metavar="DIR",
+        help="made where it is missing (default lowrank_unitary_studies)",
+    )
+    study.set_defaults(run=_study)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}, which is a file")
+    return path
+
+
 def _whole_number(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -138,14 +172,74 @@ def _figure_file(text: str) -> Path:
     return path
 
 
-def _demo(options: argparse.Namespace) -> int:
-    missing = [name for module, name in _DEMO_PACKAGES.items() if find_spec(module) is None]
+def _lacks(command: str, packages: dict[str, str]) -> bool:
+    """Say what is to be installed, if anything is."""
+    missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         needed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         print(
-            f'lowrank-unitary demo needs {needed}: pip install "lowrank-unitary[demo]"',
-            file=sys.stderr,
+            f'lowrank-unitary {command} needs {needed}: pip install "lowrank-unitary[demo]"', file=sys.stderr
         )
+    return bool(missing)
+
+
+def _study(options: argparse.Namespace) -> int:
+    if _lacks("study", _STUDY_PACKAGES):
+        return 1
+    from rich import box
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Table
+
+    from .studies import report, runner
+
+    names = list(STUDIES) if options.name == "all" else [options.name]
+    studies = [load_study(name) for name in names]
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[cases]} cases"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    count = sum(len(study.cases(options.full)) for study in studies)
+    done = 0
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        bar = progress.add_task("", total=runner.total_cost(studies, options.full), cases=f"0/{count}")
+
+        def watch(study: Study, case: Case) -> None:
+            nonlocal done
+            done += 1
+            progress.update(bar, advance=study.cost(case), description=study.name, cases=f"{done}/{count}")
+
+        outcome = runner.run_studies(
+            studies, options.output, full=options.full, seed=options.seed, jobs=options.jobs, watch=watch
+        )
+    for study in studies:
+        rows = runner.Results(study, options.output, options.seed).rows()
+        if not rows:
+            continue
+        report.write_figure(study, rows, options.output)
+        header, lines = study.table(rows)
+        table = Table(*header, title=study.title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+    # The page shows what other runs left in the folder, too.
+    page = report.write_report([load_study(name) for name in STUDIES], options.output, options.seed)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    for study, case, message in outcome.failures:
+        print(f"{study.name} {case} failed: {message}", file=sys.stderr)
+    if outcome.interrupted:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
+    return 1 if outcome.failures else 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if _lacks("demo", _DEMO_PACKAGES):
         return 1
     # Only now: the library and the other commands work without these packages.
     from rich.console import Console

@@ -1,1 +1,34 @@
-"""Studies that use the library the way a reader would: from its public names only."""
+"""The demonstration and the accuracy studies behind the console script."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .study import Study
+
+# Name on the command line, and what is shown beside it in the help.
+STUDIES = {
+    "one-step": "error and defect of one step against its norm",
+    "drift": "defect against the number of steps, with and without healing",
+    "inherited-defect": "what steps make of a defect that is there",
+    "near-singular": "polar steps close to a singular matrix",
+    "sketch": "what samplers capture, and what they do to the update",
+    "descent": "gap against steps: project first or compress first",
+}
+
+
+def load_study(name: str) -> Study:
+    """The study of a name of :data:`STUDIES`; its module is imported at this moment.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Study
+    """
+    study: Study = import_module(f".{name.replace('-', '_')}", __name__).STUDY
+    return study

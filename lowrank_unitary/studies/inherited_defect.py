@@ -82,7 +82,7 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
     rows: list[Row] = [_row(form, 0, start) for form in forms]
     with np.errstate(all="ignore"):
         for first in range(1, steps + 1, _BLOCK):
-            lefts, rights = _steps(rng, min(_BLOCK, steps + 1 - first), n, k, norm)
+            lefts, rights = random_steps(rng, min(_BLOCK, steps + 1 - first), n, k, norm)
             for form in list(moved):
                 for step, (left, right) in enumerate(zip(lefts, rights, strict=True), start=first):
                     moved[form] = forms[form](moved[form], left, right)
@@ -137,10 +137,28 @@ def _with_defect(n: int, rng: np.random.Generator) -> Numbers:
     return unitary @ (np.eye(n) + disturbance)
 
 
-def _steps(rng: np.random.Generator, count: int, n: int, k: int, norm: float) -> tuple[Numbers, Numbers]:
-    """Factors of `count` steps of the given spectral norm."""
+def random_steps(
+    rng: np.random.Generator, count: int, n: int, k: int, norm: float, complex_data: bool = False
+) -> tuple[Numbers, Numbers]:
+    """Gaussian factors of `count` steps of the given spectral norm, in double precision.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    count, n, k : int
+    norm : float
+    complex_data : bool
+
+    Returns
+    -------
+    left, right : ndarray, shape (count, n, k)
+    """
     lefts, rights = rng.standard_normal((2, count, n, k))
-    small = np.linalg.qr(lefts, mode="r") @ np.swapaxes(np.linalg.qr(rights, mode="r"), -1, -2)
+    if complex_data:
+        imaginary = rng.standard_normal((2, count, n, k))
+        lefts, rights = lefts + 1j * imaginary[0], rights + 1j * imaginary[1]
+    left_small, right_small = (np.asarray(np.linalg.qr(x, mode="r")) for x in (lefts, rights))
+    small = left_small @ adjoint(right_small)
     size = np.sqrt(norm / np.linalg.norm(small, 2, axis=(-2, -1)))[:, None, None]
     return lefts * size, rights * size
 

@@ -28,16 +28,16 @@ DRAWS = 3
 DOUBLE, SINGLE = ("float64", "complex128"), ("float32", "complex64")
 
 TEXT = """How exact is one step, and how unitary is its result, for steps of any size? A step left rightᴴ \
-of rank k with Gaussian factors is scaled to the spectral norm on the horizontal axis and made once from a \
-random unitary matrix. The error is the spectral norm of the difference from the exact result for the same \
-numbers, computed in extended precision. The defect is ‖UᴴU − I‖/√n (Frobenius) of the result; rounding an \
-exactly unitary matrix costs 0.3 eps of its dtype already.
+of rank k with Gaussian factors is scaled to the spectral norm on the horizontal axis and made once from \
+a random unitary matrix. The error is the spectral norm of the difference from the exact result for the \
+same numbers, computed in extended precision. The defect is ‖UᴴU − I‖/√n (Frobenius) of the result; \
+rounding an exactly unitary matrix costs 0.3 eps of its dtype already.
 
 Upper row: error; lower row: defect. Each point is the median of a few draws, the worse one of real and \
-complex data. The library's cores are drawn in colour: "gram" works with products only, "orthonormal" with \
-a QR, "auto" chooses by value and is what is used unless asked otherwise. A curve that ends in a cross was \
-followed by NaN: the Gram core refuses where it has lost half of its digits. For collinear factors (right \
-parallel to Uᴴ left) everything cancels in the real transport step.
+complex data. The library's cores are drawn in colour: "gram" works with products only, "orthonormal" \
+with a QR, "auto" chooses by value and is what is used unless asked otherwise. A curve that ends in a \
+cross was followed by NaN: the Gram core refuses where it has lost half of its digits. For collinear \
+factors (right parallel to Uᴴ left) everything cancels in the real transport step.
 
 The published form of projUNN, for double precision, is drawn in grey: at rank 1 its core is computed in \
 single precision, and its polar projection adds an absolute 1e-8 under a root. It has no Cayley curve."""

@@ -1,0 +1,156 @@
+"""The figures of studies, and one page that shows them all and opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_info
+
+from .. import __version__
+from .runner import Results
+from .study import Row, Study
+
+_DPI = 150
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #8886; padding-top: 1.5rem; }
+p, ul { max-width: 46rem; } .facts, figcaption { color: #777; font-size: .9rem; }
+figure { margin: 1.5rem 0; } figure img { width: 100%; height: auto; background: white; border-radius: 4px; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #8884; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; } code { font-size: .9em; }
+@media print { h2 { break-before: page; } body { max-width: none; } }
+"""
+
+
+def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
+    """Write the figure of a study as PNG, with a line that says what it was made with.
+
+    Parameters
+    ----------
+    study : Study
+    rows : list of dict
+        Of :class:`~.runner.Results`.
+    output : Path
+        The folder.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    figure = study.figure(rows)
+    _sign(figure, caption(rows))
+    path = output / f"{study.name}.png"
+    figure.savefig(path, dpi=_DPI)
+    return path
+
+
+def caption(rows: list[Row]) -> str:
+    """What rows were measured with.
+
+    Parameters
+    ----------
+    rows : list of dict
+
+    Returns
+    -------
+    str
+        Seed and versions.
+    """
+    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
+    return (
+        f"seed {seeds}; lowrank-unitary {__version__}, Python {platform.python_version()}, numpy "
+        f"{np.__version__}, matplotlib {matplotlib.__version__}"
+    )
+
+
+def write_report(studies: Sequence[Study], output: Path, seed: int = 0) -> Path:
+    """Write ``report.html`` with a section for each study that has been measured.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+        Those without results in the folder are left out.
+    output : Path
+        The folder of the CSV files; the figures are taken from there too.
+    seed : int
+        Which results to show.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    shown = [(study, rows) for study in studies if (rows := Results(study, output, seed).rows())]
+    sections = "\n".join(_section(study, rows, output) for study, rows in shown)
+    contents = "\n".join(
+        f'<li><a href="#{study.name}">{html.escape(study.title)}</a></li>' for study, _ in shown
+    )
+    facts = f"{platform.platform()}, {os.cpu_count()} CPUs, BLAS {_blas()}; {datetime.now(UTC):%Y-%m-%d}"
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Accuracy studies of lowrank_unitary</title><style>{_STYLE}</style></head><body>
+<h1>Accuracy studies of lowrank_unitary {html.escape(__version__)}</h1>
+<p>How exact low-rank steps of a unitary matrix are, how unitary it stays, and what a sketch keeps. The
+published form of the projUNN updates, written anew from its mathematics, is drawn beside the library.</p>
+<p class="facts">{html.escape(facts)}</p>
+<ul>
+{contents}
+</ul>
+{sections}
+</body></html>
+"""
+    path = output / "report.html"
+    temporary = path.with_suffix(".part")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _section(study: Study, rows: list[Row], output: Path) -> str:
+    paragraphs = "\n".join(f"<p>{html.escape(part)}</p>" for part in study.text.split("\n\n"))
+    picture = output / f"{study.name}.png"
+    if not picture.exists():
+        write_figure(study, rows, output)
+    data = base64.b64encode(picture.read_bytes()).decode()
+    header, lines = study.table(rows)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
+    name = html.escape(study.name)
+    return f"""<section id="{name}">
+<h2>{html.escape(study.title)}</h2>
+{paragraphs}
+<figure><img alt="{html.escape(study.title)}" src="data:image/png;base64,{data}">
+<figcaption>{len(rows)} rows in <a href="{name}.csv">{name}.csv</a>; {html.escape(caption(rows))}.
+</figcaption></figure>
+<div class="scroll"><table><thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody></table></div>
+</section>"""
+
+
+def _sign(figure: Figure, line: str) -> None:
+    if figure.get_supxlabel():
+        line = f"{figure.get_supxlabel()}\n{line}"
+    figure.supxlabel(line, fontsize=8, color="0.35")
+
+
+def _blas() -> str:
+    pools = {f"{pool['internal_api']} {pool['version'] or '?'}" for pool in threadpool_info()}
+    return ", ".join(sorted(pools)) or "unknown"

@@ -211,8 +211,9 @@ def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG, nam
     if not 1 <= _validate.count(name, probes) <= n:
         least = 0 if name == "heal" else 1
         raise ValueError(f"{name} must be between {least} and n = {n}, got {probes}.")
-    Z, _ = qr(xp, normal_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng))
-    return Z
+    Z = normal_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng)
+    # One column needs no QR, which takes a fifth of the time of a small step.
+    return Z / xp.linalg.matrix_norm(Z, keepdims=True) if probes == 1 else qr(xp, Z)[0]
 
 
 def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:

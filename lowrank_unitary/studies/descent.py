@@ -53,7 +53,7 @@ def cases(full: bool) -> list[Case]:
         for noise in (0.0, 1.0)
         for k in (1, 4)
     ]
-    for n, steps in ((256, 1500), (2048, 3000)) if full else ((256, 1500),):
+    for n, steps in ((256, 1000), (2048, 3000)) if full else ((256, 1000),):
         listed += [
             {"problem": "target", "n": n, "noise": 0.0, "k": k, "steps": steps, "method": method}
             for k in (1, 4, BATCH)
@@ -208,8 +208,9 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     from matplotlib.figure import Figure
 
     result = Figure(figsize=(13.0, 8.4), layout="constrained")
-    upper, lower = result.subfigures(2, 1)
-    panels: Any = upper.subplots(1, 4, sharey=True)
+    halves: Any = result.subfigures(2, 1)
+    upper, lower = halves
+    panels = upper.subplots(1, 4, sharey=True)
     for axes, (noise, k) in zip(panels, [(0.0, 1), (0.0, 4), (1.0, 1), (1.0, 4)], strict=True):
         chosen = [r for r in rows if r["problem"] == "procrustes" and (r["noise"], r["k"]) == (noise, k)]
         for name, style in _STYLES.items():

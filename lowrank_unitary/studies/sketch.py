@@ -41,9 +41,10 @@ whole one, relative to its distance from the identity, for a step of norm 0.5. N
 than the tangent truncated to rank 2k (thin black line).
 
 With random singular vectors the Hermitian part of the gradient, which moves nothing, is as large as the \
-tangent, and samplers of the gradient itself do well; the study of descent shows what they do where the \
-Hermitian part dominates. The published sampler adds an absolute 1e-6 to the singular values: of a \
-gradient of size 1e-6 it loses most."""
+tangent, and samplers of the gradient itself do well; the study of descent shows what they do where it \
+dominates. The leading directions of a real tangent come in pairs that span one plane. The tangent sketch \
+keeps both of a pair where it finds them, so it reaches half of the planes that rank 2k could hold. The \
+published sampler adds an absolute 1e-6 to the singular values: of a gradient of size 1e-6 it loses most."""
 
 
 def cases(full: bool) -> list[Case]:
@@ -170,7 +171,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
         panels[1, column].set_xlabel("rank k")
     panels[0, 0].set_ylim(1e-5, 2)
     panels[0, 0].set_ylabel("share of the best energy that is lost")
-    panels[1, 0].set_ylabel("error of the rotation ÷ ‖rotation − I‖ (Frobenius)")
+    panels[1, 0].set_ylabel("relative error of the rotation (Frobenius)")
     handles, labels = panels[1, 0].get_legend_handles_labels()
     result.legend(
         handles, labels, loc="outside upper center", ncols=4, frameon=False, title_fontsize=12,

@@ -14,6 +14,7 @@ from . import _kernels
 from ._array import (
     Array,
     Namespace,
+    astype,
     is_complex,
     is_numpy,
     is_torch,
@@ -56,7 +57,7 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     exponent = xp.where(exponent < least, least, exponent)
     dtype = real_dtype(xp, thin.dtype)
     # A product and not a quotient: complex division squares its divisor.
-    inverse, power = (xp.astype(2.0**x, dtype, copy=False) for x in (-exponent, exponent))
+    inverse, power = (astype(xp, 2.0**x, dtype) for x in (-exponent, exponent))
     return thin * inverse, power
 
 
@@ -114,8 +115,8 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
     right_adjoint = adjoint(xp, right)
     if is_numpy(xp):
         return _rotate_rows_numpy(array, left, right_adjoint, overwrite)
-    wide = xp.astype(array, left.dtype, copy=False)
-    rotated = xp.astype(wide + (wide @ left) @ right_adjoint, array.dtype, copy=False)
+    wide = astype(xp, array, left.dtype)
+    rotated = astype(xp, wide + (wide @ left) @ right_adjoint, array.dtype)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
         array[...] = rotated
         return array

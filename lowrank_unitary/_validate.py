@@ -14,6 +14,7 @@ from ._array import (
     Array,
     Namespace,
     array_namespace,
+    astype,
     is_half,
     is_traced,
     is_writeable,
@@ -25,6 +26,9 @@ from ._array import (
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
 
+_NUMPY = array_namespace(np.empty(0))
+
+
 @functools.cache
 def _is_supported(dtype: np.dtype[Any]) -> bool:
     return dtype.name in _DTYPES
@@ -34,7 +38,7 @@ def namespace_of(**arrays: Array) -> Namespace:
     """The one namespace of all named arrays, each a floating-point array of a supported dtype."""
     # The common case first: small matrices feel every microsecond spent here.
     if all(type(x) is np.ndarray and _is_supported(x.dtype) for x in arrays.values()):
-        return array_namespace(next(iter(arrays.values())))
+        return _NUMPY
     for name, x in arrays.items():
         if not compat.is_array_api_obj(x):
             raise TypeError(
@@ -152,7 +156,7 @@ def real_scalar(xp: Namespace, name: str, value: Any, like: Array) -> Array:
         return xp.asarray(float(value), dtype=dtype, device=placement(like))
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{name} must be real, got an array of {value.dtype}: pass its real part.")
-    value = xp.astype(value, dtype, copy=False)
+    value = astype(xp, value, dtype)
     return value if value.ndim == 0 else value[..., None, None]
 
 

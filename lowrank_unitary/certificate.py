@@ -10,6 +10,7 @@ from . import _validate
 from ._array import (
     Array,
     Namespace,
+    astype,
     core_dtype,
     eps,
     is_complex,
@@ -167,10 +168,10 @@ def rotation_certificate(
     _validate.batches(body_left=body_factors.left, body_right=body_factors.right, rotation=L, **given)
     thin = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, thin)
-    c, b, L, R = (xp.astype(stop_gradient(x), working, copy=False) for x in (*body_factors, L, R))
+    c, b, L, R = (astype(xp, stop_gradient(x), working) for x in (*body_factors, L, R))
     before = unitary_defect
     if hasattr(before, "dtype"):
-        before = xp.astype(stop_gradient(before), real_dtype(xp, working), copy=False)
+        before = astype(xp, stop_gradient(before), real_dtype(xp, working))
 
     balanced_c, balanced_b, unit = balance(xp, c, b)
     W = xp.concat([balanced_b, balanced_c], axis=-1)
@@ -239,7 +240,7 @@ def _defect_along(xp: Namespace, c: Array, left: Array | None, working: Any) -> 
     if left is None or c.shape[-1] == 0:
         unknown = 0.0 if left is not None else math.nan
         return xp.full(c.shape[:-2], unknown, dtype=real_dtype(xp, working), device=placement(c))
-    a, power = scaled_columns(xp, xp.astype(stop_gradient(left), working, copy=False))
+    a, power = scaled_columns(xp, astype(xp, stop_gradient(left), working))
     squares, pulled = (xp.sum(xp.abs(x) ** 2, axis=-2) for x in (a, c / power))
     change = xp.abs(pulled - squares) / xp.where(squares > 0, squares, 1.0)
     return xp.max(change, axis=-1)

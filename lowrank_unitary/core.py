@@ -14,6 +14,7 @@ from . import _validate
 from ._array import (
     Array,
     Namespace,
+    astype,
     core_dtype,
     eps,
     placement,
@@ -50,8 +51,8 @@ def low_rank_rotation(
     working = core_dtype(xp, dtype)
     c, b, unit = balance(
         xp,
-        xp.astype(body_factors.left, working, copy=False),
-        xp.astype(body_factors.right, working, copy=False),
+        astype(xp, body_factors.left, working),
+        astype(xp, body_factors.right, working),
     )
     W = xp.concat([b, c], axis=-1)
     K = adjoint(xp, W) @ W
@@ -64,7 +65,7 @@ def low_rank_rotation(
     else:
         Q, (b_small, c_small) = orthonormalise(xp, W, (k, k))
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))
-    return LowRankRotation(xp.astype(left, dtype, copy=False), xp.astype(right, dtype, copy=False))
+    return LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
 
 
 def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -85,11 +86,11 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     )
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
     half = xp.round(0.25 * (log_b - log_c))
-    delta = xp.astype(stop_gradient(2.0**half), real_dtype(xp, c.dtype), copy=False)
+    delta = astype(xp, stop_gradient(2.0**half), real_dtype(xp, c.dtype))
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
     shrink = 2.0 ** -xp.where(longest > most, xp.round(longest - most), 0.0)
-    shrink = xp.astype(stop_gradient(shrink), real_dtype(xp, c.dtype), copy=False)
+    shrink = astype(xp, stop_gradient(shrink), real_dtype(xp, c.dtype))
     return c * delta * (delta * shrink), b / delta * (shrink / delta), shrink * shrink
 
 

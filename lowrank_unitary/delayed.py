@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import RNG, Array, Namespace, thin_dtype
+from ._array import RNG, Array, Namespace, astype, thin_dtype
 from ._primitives import adjoint_product, product
 from .factors import LowRankRotation
 from .rotation import checked, compose, rotate
@@ -87,7 +87,7 @@ class DelayedUnitary(NamedTuple):
         if self.rotation is not None:
             left, right = self.rotation
             x = x + left @ adjoint_product(xp, right, x)
-        return xp.astype(product(xp, self.base, x), dtype, copy=False)
+        return astype(xp, product(xp, self.base, x), dtype)
 
     def adjoint_matmul(self, x: Array, /) -> Array:
         """The product Uᴴ x without forming U.
@@ -108,7 +108,7 @@ class DelayedUnitary(NamedTuple):
         if self.rotation is not None:
             left, right = self.rotation
             y = y + right @ adjoint_product(xp, left, y)
-        return xp.astype(y, dtype, copy=False)
+        return astype(xp, y, dtype)
 
     def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
         """Multiply the accumulated rotation into the base.
@@ -138,4 +138,4 @@ class DelayedUnitary(NamedTuple):
 def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
     """The dtype of a product with x, and x in the dtype to compute it in."""
     dtype = xp.result_type(base.dtype, x.dtype)
-    return dtype, xp.astype(x, thin_dtype(xp, dtype), copy=False)
+    return dtype, astype(xp, x, thin_dtype(xp, dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import _validate
-from ._array import Array, thin_dtype
+from ._array import Array, astype, thin_dtype
 from ._primitives import adjoint, adjoint_product, scaled_columns
 
 
@@ -75,8 +75,8 @@ class LowRankFactors(NamedTuple):
         _validate.batches(unitary=unitary, left=self.left, right=self.right)
         _validate.same_dtype(xp, "unitary", unitary, left=self.left, right=self.right)
         dtype = thin_dtype(xp, unitary.dtype)
-        left = xp.astype(self.left, dtype, copy=False)
-        right = xp.astype(self.right, dtype, copy=False)
+        left = astype(xp, self.left, dtype)
+        right = astype(xp, self.right, dtype)
         left, scale = scaled_columns(xp, left)
         return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
 
@@ -116,7 +116,7 @@ class SVDSketch(NamedTuple):
         True
         """
         xp = _validate.namespace_of(U=self.U, S=self.S, Vh=self.Vh)
-        scale = xp.astype(self.S, self.U.dtype, copy=False)[..., None, :]
+        scale = astype(xp, self.S, self.U.dtype)[..., None, :]
         return LowRankFactors(self.U * scale, adjoint(xp, self.Vh))
 
 

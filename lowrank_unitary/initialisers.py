@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, Array, Namespace, generator, normal_block
+from ._array import RNG, Array, Namespace, astype, generator, normal_block
 
 
 def random_unitary(
@@ -70,8 +70,8 @@ def random_unitary(
     Q, R = xp.linalg.qr(normal_block(xp, shape, like, rng))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
-    phase = xp.where(size > 0, diagonal, 1.0) / xp.astype(xp.where(size > 0, size, 1.0), Q.dtype, copy=False)
-    return xp.astype(Q * phase[..., None, :], like.dtype, copy=False)
+    phase = xp.where(size > 0, diagonal, 1.0) / astype(xp, xp.where(size > 0, size, 1.0), Q.dtype)
+    return astype(xp, Q * phase[..., None, :], like.dtype)
 
 
 def henaff_unitary(

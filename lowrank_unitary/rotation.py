@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import Array, Namespace, thin_dtype
+from ._array import Array, Namespace, astype, thin_dtype
 from ._primitives import adjoint_product, rotate_rows
 from .factors import LowRankRotation
 
@@ -61,8 +61,8 @@ def rotate(
     if adjoint:
         left, right = right, left
     dtype = thin_dtype(xp, array.dtype)
-    left = xp.astype(left, dtype, copy=False)
-    right = xp.astype(right, dtype, copy=False)
+    left = astype(xp, left, dtype)
+    right = astype(xp, right, dtype)
     return rotate_rows(xp, array, left, right, overwrite=overwrite_array)
 
 

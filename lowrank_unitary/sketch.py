@@ -7,6 +7,7 @@ from ._array import (
     RNG,
     Array,
     Namespace,
+    astype,
     generator,
     is_half,
     move,
@@ -161,7 +162,7 @@ def _columns(xp: Namespace, matrix: Array, k: int, columns: int, rng: RNG) -> SV
     chosen = (lower[..., :, None] <= draw) & (draw < upper[..., :, None])
     chance = xp.where(weights > 0, weights, 1.0)[..., :, None]
     selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), 0.0)
-    u, _, _ = svd(xp, scaled @ xp.astype(selection, matrix.dtype, copy=False))
+    u, _, _ = svd(xp, scaled @ astype(xp, selection, matrix.dtype))
     return _in_basis(xp, matrix, u[..., :k], k)
 
 
@@ -185,7 +186,7 @@ def _test_matrix(
     if given is None:
         return normal_block(xp, (*matrix.shape[:-2], rows, columns), matrix, rng)
     check_test_matrix(xp, "matrix", matrix, given, rows, rank)
-    return xp.astype(given, thin_dtype(xp, matrix.dtype), copy=False)
+    return astype(xp, given, thin_dtype(xp, matrix.dtype))
 
 
 def check_test_matrix(xp: Namespace, name: str, matrix: Array, given: Array, rows: int, rank: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _validate
-from ._array import RNG, Array, Namespace, core_dtype, generator, normal_block, thin_dtype
+from ._array import RNG, Array, Namespace, astype, core_dtype, generator, normal_block, thin_dtype
 from ._primitives import pull_back, rotate_rows, scaled_columns
 from .core import CORES
 from .factors import BodyFactors, LowRankRotation
@@ -268,11 +268,11 @@ def _pulled_back(
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
-    left, scale = scaled_columns(xp, xp.astype(left, thin, copy=False))
+    left, scale = scaled_columns(xp, astype(xp, left, thin))
     pulled, seen = pull_back(xp, unitary, left, Z)
     body = BodyFactors(
-        xp.astype(pulled, working, copy=False) * scale,
-        xp.astype(xp.astype(right, thin, copy=False), working, copy=False),
+        astype(xp, pulled, working) * scale,
+        astype(xp, astype(xp, right, thin), working),
     )
     return body, None if Z is None else healing_rotation(xp, Z, seen)
 
@@ -283,6 +283,6 @@ def _moved(
     """U times the healing and the rotation, in one read and one write of U."""
     xp = _validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
-    rotation = LowRankRotation(*(xp.astype(x, dtype, copy=False) for x in rotation))
+    rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
     left, right = rotation if healing is None else compose(xp, healing, rotation)
     return rotate_rows(xp, unitary, left, right, overwrite=overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import RNG, Array, Namespace, normal_block, qr, svd, thin_dtype
+from ._array import RNG, Array, Namespace, astype, normal_block, qr, svd, thin_dtype
 from ._primitives import adjoint_product, product, pull_back
 from .factors import BodyFactors
 from .sketch import check_test_matrix
@@ -101,7 +101,7 @@ def tangent_sketch(
         test_matrix = normal_block(xp, (*batch, n, width), unitary, rng)
     else:
         check_test_matrix(xp, "unitary", unitary, test_matrix, n, k)
-        test_matrix = xp.astype(test_matrix, thin_dtype(xp, unitary.dtype), copy=False)
+        test_matrix = astype(xp, test_matrix, thin_dtype(xp, unitary.dtype))
     factors, _ = sketch_tangent(xp, unitary, gradient, k, test_matrix, power_iterations)
     return factors
 

@@ -9,6 +9,7 @@ from ._array import (
     RNG,
     Array,
     Namespace,
+    astype,
     core_dtype,
     eps,
     normal_block,
@@ -60,11 +61,11 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     n = _validate.square("unitary", unitary)
     dtype = core_dtype(xp, unitary.dtype)
     if probes is None:
-        return xp.linalg.matrix_norm(_defect(xp, xp.astype(unitary, dtype, copy=False)))
+        return xp.linalg.matrix_norm(_defect(xp, astype(xp, unitary, dtype)))
     p = _validate.count("probes", probes)
     if p == 0:
         raise ValueError("probes must be 1 or more, or None for the exact defect, got 0.")
-    test = xp.astype(normal_block(xp, (*unitary.shape[:-2], n, p), unitary, rng), dtype, copy=False)
+    test = astype(xp, normal_block(xp, (*unitary.shape[:-2], n, p), unitary, rng), dtype)
     _, seen = pull_back(xp, unitary, test[..., :0], test)
     return xp.linalg.matrix_norm(seen - test) / math.sqrt(p)
 
@@ -146,14 +147,14 @@ def reunitarize(unitary: Array, /) -> Array:
     xp = _validate.namespace_of(unitary=unitary)
     _validate.square("unitary", unitary)
     dtype = unitary.dtype
-    working = xp.astype(unitary, core_dtype(xp, dtype), copy=False)
+    working = astype(xp, unitary, core_dtype(xp, dtype))
     defect = _defect(xp, working)
     limit = math.sqrt(eps(xp, dtype))
     if not (values_are_at_hand(working) and bool(xp.all(xp.linalg.matrix_norm(defect) <= limit))):
         u, _, vh = svd(xp, working)
         working = u @ vh
         defect = _defect(xp, working)
-    return xp.astype(working - 0.5 * (working @ defect), dtype, copy=False)
+    return astype(xp, working - 0.5 * (working @ defect), dtype)
 
 
 def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:

@@ -17,6 +17,11 @@ def array_namespace(*arrays: Array) -> Namespace:
     return compat.array_namespace(*arrays)
 
 
+def astype(xp: Namespace, x: Array, dtype: Any) -> Array:
+    """`x` itself where it has the dtype, else a copy: cheaper to ask than `xp.astype(…, copy=False)`."""
+    return x if x.dtype == dtype else xp.astype(x, dtype)
+
+
 def is_numpy(xp: Namespace) -> bool:
     return bool(compat.is_numpy_namespace(xp))
 

@@ -42,6 +42,7 @@ _THREADS_PAY_FROM = 256
 # The largest rank that is compared.
 _SMALLEST_HIDDEN = 4
 _INTERRUPTED = 130
+_FILE_WIDTH = 140
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,6 +189,7 @@ def _study(options: argparse.Namespace) -> int:
         return 1
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Table
 
@@ -195,7 +197,8 @@ def _study(options: argparse.Namespace) -> int:
 
     names = list(STUDIES) if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
-    console = Console()
+    # Into a file or a pipe the tables need not be as narrow as 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -223,9 +226,10 @@ def _study(options: argparse.Namespace) -> int:
             continue
         report.write_figure(study, rows, options.output)
         header, lines = study.table(rows)
-        table = Table(*header, title=study.title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
+        console.print(f"\n{study.title}", style="bold", markup=False, highlight=False)
+        table = Table(*header, box=box.SIMPLE, padding=(0, 1))
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(escape, line))
         console.print(table)
     # The page shows what other runs left in the folder, too.
     page = report.write_report([load_study(name) for name in STUDIES], options.output, options.seed)

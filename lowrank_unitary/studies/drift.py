@@ -277,7 +277,8 @@ def _panel(
             axes.plot(x, 0.3 * EPS[dtype] * np.sqrt(128 * x), color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=9, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=9, frameon=False)
     axes.set_title(title)
     axes.set_xlabel("number of steps")
     axes.grid(visible=True, color="0.92")

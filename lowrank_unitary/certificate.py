@@ -50,8 +50,8 @@ class RotationCertificate(NamedTuple):
     factor_defect : array, shape (…)
         ‖FᴴF − I‖_F of the factor F = I + LRᴴ as it is stored.
     defect_along_left : array, shape (…)
-        Largest relative change of ‖a‖² to ‖Uᴴa‖² over columns a of the ambient left factor: a lower bound, up to
-        rounding, of the spectral norm of UᴴU − I. NaN where no ambient factor was given.
+        Largest relative change from ‖a‖² to ‖Uᴴa‖² over the columns a of the ambient left factor: a lower
+        bound, up to rounding, of the spectral norm of UᴴU − I. NaN where no ambient factor was given.
     step_error : array, shape (…)
         Frobenius norm of the error of the new matrix that is exceeded with at most `probability`.
     defect : array, shape (…)

@@ -97,6 +97,26 @@ class PolarRotationAccuracy(_JudgedRotation):
     track_polar_error.unit = "Frobenius norm"
 
 
+class Certificate(_Rotation):
+    update = "polar"
+    params = problems.TIMED
+
+    def setup(self, namespace, dtype, n, k):
+        super().setup(namespace, dtype, n, k)
+        self.rotation = self.run()
+        unitary, c, b, left, right = self.host(self.unitary, *self.body, *self.rotation)
+        expected = judge.rotated(unitary, judge.rotation(self.update, c, b))
+        error = np.linalg.norm(judge.rotated(unitary, (left, right)) - expected)
+        stated = float(self.space.host(self.certify().step_error))
+        judge.demand(error <= stated, f"the error is {error:.2e}, but {stated:.2e} was certified")
+
+    def certify(self):
+        return lu.rotation_certificate(self.body, self.rotation, update=self.update)
+
+    def time_rotation_certificate(self, namespace, dtype, n, k):
+        self.space.wait(self.certify())
+
+
 class _Rotated(_Rotation):
     update = "transport"
 

@@ -118,5 +118,5 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     decided = sums > math.sqrt(eps(xp, X.dtype)) * s[..., :1, None]
     skew = xp.where(decided, (vh @ (H - adjoint(xp, H)) @ v) / xp.where(decided, sums, 1.0), 0.0)
     K = v @ skew @ vh
-    N = K + 0.5 * (K @ K - Y - adjoint(xp, Y) - adjoint(xp, Y) @ Y)
+    N = K - 0.5 * (Y + adjoint(xp, Y) + adjoint(xp, Y) @ Y)
     return Y + N + Y @ N

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lowrank_unitary.studies import descent, drift, sketch
+from lowrank_unitary.studies.inherited_defect import random_steps
 
 SEED = np.random.SeedSequence([0, 1])
 
@@ -75,6 +76,19 @@ def test_a_run_that_is_continued_gives_the_same_rows_bit_for_bit(dtype, tmp_path
     )
     assert drift.measure(case, SEED, tmp_path / "state") == whole
     assert steps[0] == 201
+
+
+def test_no_two_blocks_of_a_run_make_the_same_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(drift, "_BLOCK", 10)
+    drawn = []
+
+    def record(rng, *arguments, **options):
+        drawn.append(rng.standard_normal())
+        return random_steps(rng, *arguments, **options)
+
+    monkeypatch.setattr(drift, "random_steps", record)
+    drift.measure(drift_case(steps=40), SEED, tmp_path / "state")
+    assert len(set(drawn)) == 4
 
 
 def test_samplers_keep_what_they_promise(tmp_path):

@@ -250,3 +250,16 @@ def test_a_delayed_unitary_heals_when_it_is_flushed(dtype):
     assert moved.rotation is None
     np.testing.assert_allclose(moved.base, lu.rotate(healed, rotation), atol=20 * np.finfo(dtype).eps)
     assert lu.unitarity_defect(moved.base) < before
+
+
+@pytest.mark.parametrize("sketch", ["tangent", "lsi"])
+def test_a_step_heals_unless_told_not_to(sketch, dtype):
+    rng = np.random.default_rng(3)
+    U = (lu.random_unitary(6, dtype=dtype, rng=rng) * np.float32(1 + 1e-3)).astype(dtype)
+    G = normal(rng, (6, 6), dtype)
+    options = {"rank": 1, "sketch": sketch, "rng": 0}
+    before = lu.unitarity_defect(U)
+    assert lu.unitarity_defect(lu.unitary_step(U, G, 0.01, **options)) < 0.95 * before
+    kept = lu.unitarity_defect(lu.unitary_step(U, G, 0.01, heal=0, **options))
+    assert kept == pytest.approx(before, rel=20 * np.finfo(dtype).eps / 1e-3)
+    np.testing.assert_array_equal(lu.unitary_step(U, 0 * G, 0.01, heal=0, **options), U)

@@ -55,12 +55,30 @@ def test_rotation_is_unitary_at_every_singular_value(update, step):
 
 @pytest.mark.parametrize("n", [4, 9])
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("distance", [1e-3, 1e-8, 1e-14, 0.0])
-def test_polar_is_unitary_however_close_to_singular(n, k, distance):
-    # c = −(1 − distance) b with orthonormal b puts k singular values of I + cbᴴ at `distance`.
-    b, _ = np.linalg.qr(np.random.default_rng(n).standard_normal((n, k)))
-    body = lu.BodyFactors(-(1 - distance) * b, b)
-    assert_rotation(lu.polar_rotation(body))
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-7, 3e-8, 1e-8, 1e-14, 0.0])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_polar_is_unitary_however_close_to_singular(n, k, distance, dtype):
+    # c = −(1 − distance) b with orthonormal b puts k singular values of I + cbᴴ at `distance`, and a turn of
+    # c by an angle keeps them there.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        b, _ = np.linalg.qr(normal(rng, (n, k), dtype))
+        turned = reference.exponential(reference.skew(normal(rng, (n, n), dtype))).astype(dtype)
+        near = turned @ (np.eye(n) - (1 - distance) * b @ ct(b)) - np.eye(n)
+        for body in (lu.BodyFactors(-(1 - distance) * b, b), lu.BodyFactors(near, np.eye(n, dtype=dtype))):
+            assert_rotation(lu.polar_rotation(body), tol=4e-15 * np.sqrt(n))
+
+
+def test_subnormal_factors_keep_their_digits_in_the_product_with_the_unitary():
+    n = 64
+    rng = np.random.default_rng(0)
+    unitary = lu.random_unitary(n, dtype="float32", rng=rng)
+    left = (rng.standard_normal((n, 1)) * 2.0**-140).astype("float32")
+    right = np.full((n, 1), 2.0**126, dtype="float32")
+    for apply, dense in UPDATES.values():
+        moved = apply(unitary, left, right)
+        # Rounding of the result, and not of a product with 9 bits, which would cost 2e-6.
+        assert error(moved, dense(unitary, left, right)) <= 2 * 0.3 * 2.0**-23 * np.sqrt(n)
 
 
 @update
@@ -286,7 +304,11 @@ def test_entries_at_both_ends_of_the_range_give_the_exact_step(update, dtype, k,
     if first + second == 2 and largest == 300:
         # The step's norm is beyond the range of double precision.
         with np.errstate(all="ignore"):
-            assert np.isnan(apply(step.unitary, left, right)).all() or update == "polar"
+            result = apply(step.unitary, left, right)
+        if update == "polar":
+            lu.testing.assert_unitary(result)
+        else:
+            assert np.isnan(result).all()
         return
     result = apply(step.unitary, left, right)
     lu.testing.assert_unitary(result)

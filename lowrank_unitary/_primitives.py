@@ -43,6 +43,20 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
     return xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=placement(matrix))
 
 
+def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
+    """The blocks with one batch shape."""
+    shapes = [tuple(block.shape[:-2]) for block in blocks]
+    if len(set(shapes)) == 1:
+        return list(blocks)
+    batch = np.broadcast_shapes(*shapes)
+    return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
+
+
+def beside(xp: Namespace, *blocks: Array) -> Array:
+    """Blocks of columns side by side; batches broadcast."""
+    return xp.concat(broadcast(xp, *blocks), axis=-1)
+
+
 def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
 
@@ -100,10 +114,7 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         both = _kernels.adjoint_product_rows(matrix, thin, probes)
         return both[:, :k], both[:, k:]
     seen = product(xp, matrix, probes)
-    if thin.shape[:-2] != seen.shape[:-2]:
-        batch = np.broadcast_shapes(thin.shape[:-2], seen.shape[:-2])
-        thin, seen = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (thin, seen))
-    both = adjoint_product(xp, matrix, xp.concat([thin, seen], axis=-1))
+    both = adjoint_product(xp, matrix, beside(xp, thin, seen))
     return both[..., :k], both[..., k:]
 
 

@@ -20,7 +20,7 @@ from ._array import (
     svd,
     thin_dtype,
 )
-from ._primitives import adjoint, eye_like, scaled_columns
+from ._primitives import adjoint, beside, broadcast, eye_like, scaled_columns
 from .core import balance, checked, gram_is_exact, orthonormalise
 from .factors import BodyFactors, LowRankRotation
 from .polar import dense_change as polar_change
@@ -168,17 +168,16 @@ def rotation_certificate(
     _validate.batches(body_left=body_factors.left, body_right=body_factors.right, rotation=L, **given)
     thin = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, thin)
-    c, b, L, R = (astype(xp, stop_gradient(x), working) for x in (*body_factors, L, R))
+    c, b, L, R = (astype(xp, stop_gradient(x), working) for x in broadcast(xp, *body_factors, L, R))
     before = unitary_defect
     if hasattr(before, "dtype"):
         before = astype(xp, stop_gradient(before), real_dtype(xp, working))
 
     balanced_c, balanced_b, unit = balance(xp, c, b)
-    W = xp.concat([balanced_b, balanced_c], axis=-1)
+    W = beside(xp, balanced_b, balanced_c)
     exact = gram_is_exact(xp, adjoint(xp, W) @ W) & (2 * k < n)
-    blocks = _broadcast(xp, balanced_b, balanced_c, L, R)
     _, (b_small, c_small, L_small, R_small) = orthonormalise(
-        xp, xp.concat(blocks, axis=-1), (k, k, width, width)
+        xp, beside(xp, balanced_b, balanced_c, L, R), (k, k, width, width)
     )
     X = c_small @ adjoint(xp, b_small)
     turned = L_small @ adjoint(xp, R_small)
@@ -244,8 +243,3 @@ def _defect_along(xp: Namespace, c: Array, left: Array | None, working: Any) -> 
     squares, pulled = (xp.sum(xp.abs(x) ** 2, axis=-2) for x in (a, c / power))
     change = xp.abs(pulled - squares) / xp.where(squares > 0, squares, 1.0)
     return xp.max(change, axis=-1)
-
-
-def _broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
-    shape = _validate.batches(**{f"block{i}": block for i, block in enumerate(blocks)})
-    return [xp.broadcast_to(block, (*shape, *block.shape[-2:])) for block in blocks]

@@ -24,7 +24,7 @@ from ._array import (
     thin_dtype,
     values_are_at_hand,
 )
-from ._primitives import adjoint
+from ._primitives import adjoint, broadcast
 from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
@@ -49,10 +49,11 @@ def low_rank_rotation(
     _validate.choice("core", core, CORES)
     dtype = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, dtype)
+    c, b = broadcast(xp, *body_factors)
     c, b, unit = balance(
         xp,
-        astype(xp, body_factors.left, working),
-        astype(xp, body_factors.right, working),
+        astype(xp, c, working),
+        astype(xp, b, working),
     )
     W = xp.concat([b, c], axis=-1)
     K = adjoint(xp, W) @ W

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, generator, normal_block, thin_dtype
-from ._primitives import pull_back, rotate_rows, scaled_columns
+from ._primitives import beside, pull_back, rotate_rows, scaled_columns
 from .core import CORES
 from .factors import BodyFactors, LowRankRotation
 from .polar import polar_rotation
@@ -250,7 +250,7 @@ def unitary_step(
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     """Factors of skew(C Qᴴ)."""
-    return BodyFactors(xp.concat([0.5 * C, -0.5 * Q], axis=-1), xp.concat([Q, C], axis=-1))
+    return BodyFactors(beside(xp, 0.5 * C, -0.5 * Q), beside(xp, Q, C))
 
 
 def _pulled_back(

@@ -18,7 +18,7 @@ from ._array import (
     tolerance,
     values_are_at_hand,
 )
-from ._primitives import adjoint, adjoint_product, eye_like, pull_back, rotate_rows
+from ._primitives import adjoint, adjoint_product, beside, eye_like, pull_back, rotate_rows
 from .factors import LowRankRotation
 
 
@@ -226,7 +226,7 @@ def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
     D = seen - Z
     S = adjoint_product(xp, Z, D)
     shortened = -0.5 / xp.sqrt(1.0 + xp.linalg.matrix_norm(D, keepdims=True) ** 2)
-    return LowRankRotation(xp.concat([Z, D], axis=-1), shortened * xp.concat([D - Z @ S, Z], axis=-1))
+    return LowRankRotation(beside(xp, Z, D), shortened * beside(xp, D - Z @ S, Z))
 
 
 def _defect(xp: Namespace, unitary: Array) -> Array:

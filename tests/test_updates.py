@@ -343,3 +343,35 @@ def test_step_with_healing_is_the_step_of_the_healed_matrix(update, dtype, probe
     assert error(healed, expected) <= 4 * step.tolerance()
     assert (lu.unitarity_defect(healed) < lu.unitarity_defect(disturbed)).all()
     np.testing.assert_array_equal(healed, apply(disturbed, step.left, step.right, heal=probes, rng=5))
+
+
+SHAPES = [(), (1,), (2,), (3, 1), (3, 2)]
+
+
+@pytest.mark.parametrize("of_unitary", SHAPES)
+@pytest.mark.parametrize("of_left", SHAPES)
+@pytest.mark.parametrize("of_right", SHAPES)
+def test_batches_of_every_argument_broadcast(of_unitary, of_left, of_right):
+    rng = np.random.default_rng(0)
+    U = lu.random_unitary(5, batch=of_unitary, rng=rng)
+    a, b = (normal(rng, (*shape, 5, 2), "float64") / 4 for shape in (of_left, of_right))
+    batch = np.broadcast_shapes(of_unitary, of_left, of_right)
+    full = [np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (U, a, b)]
+    for apply, _ in UPDATES.values():
+        moved = apply(U, a, b)
+        assert moved.shape == (*batch, 5, 5)
+        np.testing.assert_allclose(moved, apply(*full), atol=1e-14)
+        assert apply(U, a, b, heal=1, rng=0).shape == (*batch, 5, 5)
+    body = lu.BodyFactors(a, b)
+    rotation = lu.transport_rotation(lu.BodyFactors(a, a))
+    certificate = lu.rotation_certificate(body, rotation)
+    assert (
+        certificate.step_error.shape
+        == certificate.gram_is_exact.shape
+        == np.broadcast_shapes(of_left, of_right)
+    )
+    assert certificate.defect_along_left.shape == certificate.step_error.shape
+    delayed = lu.DelayedUnitary(U).rotate(rotation).rotate(lu.polar_rotation(body))
+    assert delayed.flush(heal=1, rng=0).base.shape == (*batch, 5, 5)
+    stepped = lu.unitary_step(U, a @ ct(a), 0.1, rank=1, rng=0)
+    assert stepped.shape == (*np.broadcast_shapes(of_unitary, of_left), 5, 5)

@@ -6,6 +6,8 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import _validate
 from ._array import (
     Array,
@@ -165,13 +167,18 @@ def rotation_certificate(
     width = _validate.factor_pair("rotation.left", L, "rotation.right", R, n)
     if left is not None:
         _validate.factor_pair("left", left, "body_factors.left", body_factors.left, n)
+    _validate.same_dtype(
+        xp, "body_factors.left", body_factors.left, rotation_left=L, rotation_right=R, **given
+    )
     _validate.batches(body_left=body_factors.left, body_right=body_factors.right, rotation=L, **given)
     thin = thin_dtype(xp, body_factors.left.dtype)
     working = core_dtype(xp, thin)
     c, b, L, R = (astype(xp, stop_gradient(x), working) for x in broadcast(xp, *body_factors, L, R))
-    before = unitary_defect
-    if hasattr(before, "dtype"):
-        before = astype(xp, stop_gradient(before), real_dtype(xp, working))
+    if isinstance(unitary_defect, (int, float, np.generic)):
+        before: Any = float(unitary_defect)
+    else:
+        _validate.namespace_of(body_left=body_factors.left, unitary_defect=unitary_defect)
+        before = astype(xp, stop_gradient(unitary_defect), real_dtype(xp, working))
 
     balanced_c, balanced_b, unit = balance(xp, c, b)
     W = beside(xp, balanced_b, balanced_c)

@@ -64,10 +64,14 @@ class DelayedUnitary(NamedTuple):
         DelayedUnitary
             With the rotation behind those accumulated before.
         """
-        if self.rotation is None:
-            return DelayedUnitary(self.base, checked(rotation))
-        xp = _validate.namespace_of(base=self.base, left=checked(rotation).left, right=rotation.right)
-        return DelayedUnitary(self.base, compose(xp, self.rotation, rotation))
+        left, right = checked(rotation)
+        xp = _validate.namespace_of(base=self.base, left=left, right=right)
+        _validate.same_dtype(xp, "base", self.base, **{"rotation.left": left, "rotation.right": right})
+        dtype = thin_dtype(xp, self.base.dtype)
+        latest = LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
+        return DelayedUnitary(
+            self.base, latest if self.rotation is None else compose(xp, self.rotation, latest)
+        )
 
     def matmul(self, x: Array, /) -> Array:
         """The product U x without forming U.
@@ -85,7 +89,7 @@ class DelayedUnitary(NamedTuple):
         xp = _validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         if self.rotation is not None:
-            left, right = self.rotation
+            left, right = (astype(xp, part, x.dtype) for part in self.rotation)
             x = x + left @ adjoint_product(xp, right, x)
         return astype(xp, product(xp, self.base, x), dtype)
 
@@ -106,7 +110,7 @@ class DelayedUnitary(NamedTuple):
         dtype, x = _widened(xp, self.base, x)
         y = adjoint_product(xp, self.base, x)
         if self.rotation is not None:
-            left, right = self.rotation
+            left, right = (astype(xp, part, y.dtype) for part in self.rotation)
             y = y + right @ adjoint_product(xp, left, y)
         return astype(xp, y, dtype)
 

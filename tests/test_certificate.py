@@ -282,6 +282,17 @@ def test_certificate_costs_no_more_digits_for_unbalanced_factors(seed, norm):
             np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("defect", [1e-3, 0, np.float32(1e-3), np.float64(1e-3), torch.tensor(1e-3)])
+def test_the_defect_before_may_be_any_number_or_an_array_of_the_same_kind(defect):
+    body = lu.BodyFactors(*(torch.asarray(x) for x in make_step(0, 5, 1, "float64").body))
+    certificate = lu.rotation_certificate(
+        body, lu.polar_rotation(body), update="polar", unitary_defect=defect
+    )
+    assert float(certificate.defect) == pytest.approx(float(defect), abs=1e-13)
+    with pytest.raises(TypeError, match="body_left and unitary_defect must come from one array library"):
+        lu.rotation_certificate(body, lu.polar_rotation(body), unitary_defect=np.ones(2))
+
+
 def test_arguments_that_do_not_fit_are_named():
     body = make_step(0, 5, 1, "float64").body
     rotation = lu.polar_rotation(body)
@@ -294,5 +305,7 @@ def test_arguments_that_do_not_fit_are_named():
     small = lu.polar_rotation(lu.BodyFactors(body.left[:3], body.right[:3]))
     with pytest.raises(ValueError, match=r"rotation.left must have shape \(…, 5, k\)"):
         lu.rotation_certificate(body, small)
+    with pytest.raises(TypeError, match=r"left must have a dtype that fits into that of body_factors\.left"):
+        lu.rotation_certificate(body, rotation, left=body.left + 0j)
     with pytest.raises(ValueError, match="left must have shape"):
         lu.rotation_certificate(body, rotation, left=body.left[:3])

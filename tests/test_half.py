@@ -9,7 +9,7 @@ from cases import ROTATIONS, UPDATES, make_step, normal
 import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._array import to_numpy
-from lowrank_unitary.testing import assert_rotation
+from lowrank_unitary.testing import assert_rotation, assert_unitary
 
 STORES = {
     "numpy-float16": (np, np.float16, 2.0**-10),
@@ -159,3 +159,22 @@ def test_only_single_precision_is_split_into_half_precision():
         lu.CompensatedUnitary.split(np.eye(3), np.float16)
     with pytest.raises(TypeError, match="dtype must be one of float16, bfloat16, got float64"):
         lu.CompensatedUnitary.split(np.eye(3, dtype="float32"), np.float64)
+
+
+def test_assertions_and_delayed_products_take_half_precision_of_every_kind(store):
+    xp, dtype, _ = store
+    U = lu.random_unitary(8, dtype=dtype, rng=0, xp=xp)
+    assert_unitary(U)
+    rotation = lu.transport_rotation(lu.BodyFactors(U[:, :1], U[:, 1:2]))
+    delayed = lu.DelayedUnitary(U).rotate(rotation).rotate(rotation)
+    expected = single(U) @ reference.rotation_matrix(*(single(x) for x in rotation)).astype(float)
+    expected = expected @ reference.rotation_matrix(*(single(x) for x in rotation)).astype(float)
+    for wide in (xp.float32, xp.float64):
+        x = xp.asarray(np.eye(8), dtype=wide)
+        product = delayed.matmul(x)
+        assert product.dtype == x.dtype
+        assert np.abs(single(product) - expected).max() < 1e-6
+        assert np.abs(single(delayed.adjoint_matmul(x)) - expected.T).max() < 1e-6
+    wrong = lu.LowRankRotation(*(xp.asarray(np.ones((8, 2)), dtype=xp.float64) for _ in range(2)))
+    with pytest.raises(TypeError, match=r"rotation\.left must have a dtype that fits into that of base"):
+        lu.DelayedUnitary(U).rotate(wrong)

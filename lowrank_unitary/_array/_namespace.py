@@ -86,7 +86,9 @@ def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     """A numpy copy or view of an array of any kind, detached from automatic differentiation."""
     if compat.is_torch_array(x):
-        return np.asarray(x.detach().cpu().resolve_conj().numpy())
+        host = x.detach().cpu().resolve_conj()
+        # numpy has no such dtype; every number of it is one of float32.
+        return np.asarray((host.float() if str(x.dtype) == "torch.bfloat16" else host).numpy())
     if compat.is_cupy_array(x):
         return np.asarray(x.get())
     if compat.is_array_api_strict_namespace(array_namespace(x)):

@@ -195,6 +195,11 @@ def _study(options: argparse.Namespace) -> int:
 
     from .studies import report, runner
 
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"lowrank-unitary study cannot make the folder {options.output}: {error}", file=sys.stderr)
+        return 1
     names = list(STUDIES) if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
     # Into a file or a pipe the tables need not be as narrow as 80 columns.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import _validate
 from ._array import (
@@ -47,7 +48,7 @@ def low_rank_rotation(
     """
     xp, n, k = checked(body_factors)
     _validate.choice("core", core, CORES)
-    dtype = thin_dtype(xp, body_factors.left.dtype)
+    dtype = factor_dtype(xp, body_factors)
     working = core_dtype(xp, dtype)
     c, b = broadcast(xp, *body_factors)
     c, b, unit = balance(
@@ -144,6 +145,11 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
         Q, small = qr(xp, W)
     ends = list(itertools.accumulate(widths, initial=0))
     return Q, [small[..., start:end] for start, end in itertools.pairwise(ends)]
+
+
+def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:
+    """The dtype of thin results: that of the wider of the two factors, single for half precision."""
+    return thin_dtype(xp, xp.result_type(body_factors.left.dtype, body_factors.right.dtype))
 
 
 def checked(body_factors: BodyFactors) -> tuple[Namespace, int, int]:

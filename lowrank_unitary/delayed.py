@@ -66,6 +66,8 @@ class DelayedUnitary(NamedTuple):
         """
         left, right = checked(rotation)
         xp = _validate.namespace_of(base=self.base, left=left, right=right)
+        n = _validate.square("base", self.base)
+        _validate.factor_pair("rotation.left", left, "rotation.right", right, n)
         _validate.same_dtype(xp, "base", self.base, **{"rotation.left": left, "rotation.right": right})
         dtype = thin_dtype(xp, self.base.dtype)
         latest = LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
@@ -141,5 +143,6 @@ class DelayedUnitary(NamedTuple):
 
 def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
     """The dtype of a product with x, and x in the dtype to compute it in."""
+    _validate.factor_pair("x", x, "x", x, base.shape[-1])
     dtype = xp.result_type(base.dtype, x.dtype)
     return dtype, astype(xp, x, thin_dtype(xp, dtype))

@@ -12,7 +12,7 @@ from .factors import BodyFactors, LowRankRotation
 from .polar import polar_rotation
 from .rotation import compose
 from .sketch import METHODS, svd_sketch
-from .tangent import OVERSAMPLE, sketch_tangent
+from .tangent import OVERSAMPLE, check_gradient, sketch_tangent
 from .transport import CURVES, transport_rotation
 from .unitary import healing_rotation, orthonormal_probes
 
@@ -228,10 +228,12 @@ def unitary_step(
     xp = _validate.namespace_of(unitary=unitary, gradient=gradient)
     n = _validate.square("unitary", unitary)
     _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
+    check_gradient(gradient, n)
+    eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
     batch = _validate.batches(unitary=unitary, gradient=gradient)
     if overwrite_unitary:
-        _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
-    eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
+        moved = _validate.batches(unitary=unitary, gradient=gradient, step_size=eta)
+        _validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
     draws = generator(rng, unitary)
     if sketch != "tangent":
         factors = svd_sketch(gradient, rank, method=sketch, rng=draws).factors()

@@ -87,11 +87,7 @@ def tangent_sketch(
     given = {"test_matrix": test_matrix} if test_matrix is not None else {}
     xp = _validate.namespace_of(unitary=unitary, gradient=gradient, **given)
     n = _validate.square("unitary", unitary)
-    if tuple(gradient.shape[-2:]) != (n, n):
-        raise ValueError(
-            f"gradient must have shape (…, {n}, {n}) like unitary, got {tuple(gradient.shape)}: "
-            f"for a gradient in thin factors see LowRankFactors.to_body."
-        )
+    check_gradient(gradient, n)
     batch = _validate.batches(unitary=unitary, gradient=gradient)
     _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
     k = _validate.rank(rank, n)
@@ -104,6 +100,15 @@ def tangent_sketch(
         test_matrix = astype(xp, test_matrix, thin_dtype(xp, unitary.dtype))
     factors, _ = sketch_tangent(xp, unitary, gradient, k, test_matrix, power_iterations)
     return factors
+
+
+def check_gradient(gradient: Array, n: int) -> None:
+    """A gradient has the shape of the matrix that it is taken with respect to."""
+    if tuple(gradient.shape[-2:]) != (n, n):
+        raise ValueError(
+            f"gradient must have shape (…, {n}, {n}) like unitary, got {tuple(gradient.shape)}: "
+            f"for a gradient in thin factors see LowRankFactors.to_body."
+        )
 
 
 def sketch_tangent(

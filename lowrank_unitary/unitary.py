@@ -12,6 +12,7 @@ from ._array import (
     astype,
     core_dtype,
     eps,
+    is_complex,
     normal_block,
     qr,
     svd,
@@ -225,7 +226,9 @@ def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
     """
     D = seen - Z
     S = adjoint_product(xp, Z, D)
-    shortened = -0.5 / xp.sqrt(1.0 + xp.linalg.matrix_norm(D, keepdims=True) ** 2)
+    # Squares and not the square of a norm, which has no derivative at D = 0.
+    squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D
+    shortened = -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True))
     return LowRankRotation(beside(xp, Z, D), shortened * beside(xp, D - Z @ S, Z))
 
 

@@ -305,7 +305,22 @@ def test_arguments_that_do_not_fit_are_named():
     small = lu.polar_rotation(lu.BodyFactors(body.left[:3], body.right[:3]))
     with pytest.raises(ValueError, match=r"rotation.left must have shape \(…, 5, k\)"):
         lu.rotation_certificate(body, small)
-    with pytest.raises(TypeError, match=r"left must have a dtype that fits into that of body_factors\.left"):
+    with pytest.raises(TypeError, match="left must have a dtype that fits into that of body_factors"):
         lu.rotation_certificate(body, rotation, left=body.left + 0j)
     with pytest.raises(ValueError, match="left must have shape"):
         lu.rotation_certificate(body, rotation, left=body.left[:3])
+
+
+@pytest.mark.parametrize("size", [1.01, 10.0])
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_figures_hold_for_a_matrix_that_is_far_from_unitary(n, size, dtype):
+    step = make_step(3, n, 1, dtype, norm=1e-4, batch=(1000,))
+    U = (step.unitary * np.float32(size)).astype(dtype)
+    body = lu.LowRankFactors(step.left, step.right).to_body(U)
+    rotation = lu.transport_rotation(body)
+    moved = lu.rotate(U, rotation)
+    before = reference.unitarity_defect(U).astype(float)
+    certificate = lu.rotation_certificate(body, rotation, unitary_defect=before)
+    errors = frobenius(reference.extended(moved) - reference.transport(U, step.left, step.right))
+    assert np.mean(errors > certificate.step_error) <= 0.01
+    assert np.mean(reference.unitarity_defect(moved).astype(float) > certificate.defect) <= 0.01

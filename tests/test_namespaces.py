@@ -251,3 +251,45 @@ lu.unitary_step(jax.numpy.asarray(U), jax.numpy.asarray(U), 0.1, rank=2, heal=1,
 
 def test_jax_without_float64_works_in_single_precision():
     subprocess.run([sys.executable, "-c", FLOAT32_ONLY], check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("update", UPDATES)
+def test_derivatives_of_a_healing_step_are_finite_and_right_at_an_exactly_unitary_matrix(update, dtype):
+    apply, _ = UPDATES[update]
+    step = make_step(0, 4, 1, dtype, norm=0.3)
+    weight = normal(np.random.default_rng(1), (4, 4), dtype)
+    left, right = (torch.asarray(x) for x in (step.left, step.right))
+
+    def move(U):
+        return apply(U, left, right, heal=1, rng=0)
+
+    identity = torch.eye(4, dtype=left.dtype).requires_grad_()
+    assert torch.autograd.gradcheck(move, (identity,))
+    assert torch.autograd.gradgradcheck(move, (identity,))
+    jax_left, jax_right = (jax.numpy.asarray(x) for x in (step.left, step.right))
+
+    def loss(U):
+        moved = apply(U, jax_left, jax_right, heal=1, rng=0)
+        return jax.numpy.sum(jax.numpy.real(jax.numpy.conj(weight) * moved))
+
+    gradient = jax.grad(loss)(jax.numpy.eye(4, dtype=dtype))
+    torch.sum(torch.real(torch.conj(torch.asarray(weight)) * move(identity))).backward()
+    # JAX differentiates with respect to the conjugate.
+    np.testing.assert_allclose(np.conj(np.asarray(gradient)), identity.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("update", ROTATIONS)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_real_and_a_complex_factor_make_a_complex_rotation(backend, update, turned):
+    rng = np.random.default_rng(0)
+    real, complex_one = normal(rng, (5, 1), "float64"), normal(rng, (5, 1), "complex128")
+    pair = (complex_one, real) if turned else (real, complex_one)
+    expected = ROTATIONS[update](lu.BodyFactors(*(x.astype(complex) for x in pair)))
+    body = lu.BodyFactors(*(backend.array(x) for x in pair))
+    rotation = ROTATIONS[update](body)
+    left, right = (to_numpy(x) for x in rotation)
+    assert left.dtype == right.dtype == np.complex128
+    np.testing.assert_allclose(left @ ct(right), expected.left @ ct(expected.right), atol=1e-14)
+    options = {"polar": {"update": "polar"}, "cayley": {"curve": "cayley"}}.get(update, {})
+    assert float(lu.rotation_certificate(body, rotation, **options).step_error) < 1e-13

@@ -207,3 +207,19 @@ def test_every_listed_study_exists_and_its_cases_are_sound():
                 assert {name: runner.value(runner.text(cell)) for name, cell in case.items()} == case
     total = runner.total_cost([studies.load_study(name) for name in studies.STUDIES], False)
     assert total < 240, "two minutes on two cores"
+
+
+def test_two_runs_into_one_folder_lose_nothing(tmp_path):
+    one, other = (Results(fake_study.STUDY, tmp_path, 0) for _ in range(2))
+    first, second = fake_study.cases(False)[:2]
+    for results, case in ((one, first), (other, second)):
+        results.add(case, fake_study.measure(case, case_seed(case, 0), tmp_path / "state"))
+    rows = Results(fake_study.STUDY, tmp_path, 0).rows()
+    assert [(row["n"], row["scale"]) for row in rows[::2]] == [(1, 0.1), (1, 1e-300)]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, only_fake, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["study", "fake", "--output", str(tmp_path / "file" / "below")]) == 1
+    assert "cannot make the folder" in capsys.readouterr().err

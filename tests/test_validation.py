@@ -181,3 +181,23 @@ def test_step_size_may_be_any_real_scalar_or_one_for_each_matrix():
     assert not np.allclose(both[0], unitaries[0], atol=1e-3)
     np.testing.assert_array_equal(both[1], unitaries[1])
     assert np.isnan(lu.unitary_step(U, gradient, np.nan, **options)).all()
+
+
+@pytest.mark.parametrize("sketch", ["tangent", "randomized"])
+@pytest.mark.parametrize("shape", [(4, 3), (5, 5), (4,), (1, 1)])
+def test_a_gradient_of_another_shape_is_named(sketch, shape):
+    with pytest.raises(ValueError, match=r"gradient must have shape \(…, 4, 4\) like unitary"):
+        lu.unitary_step(U, np.ones(shape), 0.1, rank=1, sketch=sketch, rng=0)
+
+
+def test_a_batch_of_step_sizes_cannot_be_written_into_one_matrix():
+    with pytest.raises(ValueError, match="unitary must have the batch shape of the result"):
+        lu.unitary_step(U.copy(), U, np.array([0.1, 0.2]), rank=1, rng=0, overwrite_unitary=True)
+
+
+def test_delayed_products_name_what_does_not_fit():
+    small = lu.transport_rotation(lu.BodyFactors(a[:3], b[:3]))
+    with pytest.raises(ValueError, match=r"rotation\.left must have shape \(…, 4, k\)"):
+        lu.DelayedUnitary(U).rotate(small)
+    with pytest.raises(ValueError, match=r"x must have shape \(…, 4, k\)"):
+        lu.DelayedUnitary(U).matmul(a[:3])

@@ -52,24 +52,33 @@ class Results:
         self._columns = list(dict.fromkeys(itertools.chain.from_iterable(every)))
         self._order = {self._key(case): None for case in every}
         self._rows: dict[tuple[str, ...], list[Row]] = {}
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                for line in csv.DictReader(file):
-                    if all(line.get(name) == text for name, text in self._origin().items()):
-                        row = {name: value(text) for name, text in line.items() if text != ""}
-                        self._rows.setdefault(self._key(row), []).append(row)
+        self._read()
 
     def __contains__(self, case: Case) -> bool:
         """Whether a case was measured, with the same seed and versions."""
         return self._key(case) in self._rows
 
+    def _read(self) -> None:
+        """Take over the cases in the file that are not known yet."""
+        if not self.path.exists():
+            return
+        found: dict[tuple[str, ...], list[Row]] = {}
+        with self.path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                if all(line.get(name) == text for name, text in self._origin().items()):
+                    row = {name: value(text) for name, text in line.items() if text}
+                    found.setdefault(self._key(row), []).append(row)
+        self._rows = found | self._rows
+
     def add(self, case: Case, rows: list[Row]) -> None:
         """Keep the rows of a finished case, and write the file."""
+        # Another run into the same folder may have added some.
+        self._read()
         self._rows[self._key(case)] = [{**case, **row, **self._origin()} for row in rows]
         lines = self.rows()
         last = [name for name in _ORIGIN if any(name in line for line in lines)]
         names = [name for name in dict.fromkeys(itertools.chain.from_iterable(lines)) if name not in last]
-        temporary = self.path.with_suffix(".csv.part")
+        temporary = self.path.with_suffix(f".csv.{os.getpid()}.part")
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*names, *last], lineterminator="\n")
             writer.writeheader()

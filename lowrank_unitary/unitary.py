@@ -185,7 +185,7 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     With orthonormal probes Z, D = Uᴴ(UZ) − Z and S = ZᴴD, the result is U(I − ½[Z(D − ZS)ᴴ + DZᴴ]): to
     first order it removes the block of the defect on range(Z) and both cross blocks. (The bracket is
     divided by √(1 + ‖D‖²), so that a large defect shrinks too; :func:`reunitarize` removes one at once.) The
-    floor is rounding, about eps·√n, or 0.3·eps·n/√(2p) beside one step for every call. U is read twice and
+    floor is rounding, about eps·√n, or about 0.3·eps·n/√2 beside one step for every call. U is read twice and
     written once. The same within a step costs no further read: ``heal=`` of :func:`unitary_step`,
     :func:`unitary_transport` and :func:`polar_projection`.
 

@@ -222,9 +222,13 @@ def _study(options: argparse.Namespace) -> int:
             done += 1
             progress.update(bar, advance=study.cost(case), description=study.name, cases=f"{done}/{count}")
 
-        outcome = runner.run_studies(
-            studies, options.output, full=options.full, seed=options.seed, jobs=options.jobs, watch=watch
-        )
+        died = None
+        try:
+            outcome = runner.run_studies(
+                studies, options.output, full=options.full, seed=options.seed, jobs=options.jobs, watch=watch
+            )
+        except runner.WorkerDied as error:
+            outcome, died = runner.Outcome(), error
     for study in studies:
         rows = runner.Results(study, options.output, options.seed).rows()
         if not rows:
@@ -237,14 +241,16 @@ def _study(options: argparse.Namespace) -> int:
             table.add_row(*map(escape, line))
         console.print(table)
     # The page shows what other runs left in the folder, too.
-    page = report.write_report([load_study(name) for name in STUDIES], options.output, options.seed)
+    page = report.write_report([load_study(name) for name in STUDIES], options.output)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     for study, case, message in outcome.failures:
         print(f"{study.name} {case} failed: {message}", file=sys.stderr)
     if outcome.interrupted:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED
-    return 1 if outcome.failures else 0
+    if died:
+        print(f"lowrank-unitary study: {died}", file=sys.stderr)
+    return 1 if outcome.failures or died else 0
 
 
 def _demo(options: argparse.Namespace) -> int:

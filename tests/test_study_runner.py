@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+import signal
 
 import fake_study
 import pytest
@@ -223,3 +224,60 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, only_fake, capsys):
     (tmp_path / "file").touch()
     assert cli.main(["study", "fake", "--output", str(tmp_path / "file" / "below")]) == 1
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_the_command_reports_a_dead_worker_without_a_traceback(tmp_path, monkeypatch, capsys):
+    broken = dataclasses.replace(fake_study.STUDY, measure=die)
+    monkeypatch.setattr(cli, "STUDIES", {"fake": "dies"})
+    monkeypatch.setattr(cli, "load_study", lambda name: broken)
+    assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "2"]) == 1
+    assert "a worker process ended by itself" in capsys.readouterr().err
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal masks")
+def test_workers_are_deaf_to_interrupts_from_their_first_moment(tmp_path):
+    deaf = dataclasses.replace(fake_study.STUDY, measure=tell_signals)
+    assert run_studies([deaf], tmp_path, jobs=2).complete
+    rows = Results(deaf, tmp_path, 0).rows()
+    assert all(row["ignored"] and row["held"] for row in rows)
+    # Here they are as before.
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def tell_signals(case, seed, scratch):
+    held = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return [{"ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN, "held": held}]
+
+
+def test_the_report_shows_all_studies_of_the_folder_whatever_their_seeds(tmp_path):
+    other = dataclasses.replace(fake_study.STUDY, name="other", title="Other")
+    run_studies([fake_study.STUDY], tmp_path, jobs=1)
+    run_studies([other], tmp_path, seed=7, jobs=1)
+    text = report.write_report([fake_study.STUDY, other], tmp_path).read_text(encoding="utf-8")
+    assert "seed 0; lowrank-unitary" in text
+    assert "seed 7; lowrank-unitary" in text
+
+
+def test_the_report_draws_a_figure_anew_when_there_are_newer_rows(tmp_path):
+    run(tmp_path)
+    page = report.write_report([fake_study.STUDY], tmp_path).read_text(encoding="utf-8")
+    assert "4 cases (default list)" in page
+    run(tmp_path, full=True)
+    newer = report.write_report([fake_study.STUDY], tmp_path).read_text(encoding="utf-8")
+    assert "8 cases (full list)" in newer
+    pictures = [re.search(r"base64,([^\"]*)", text).group(1) for text in (page, newer)]
+    assert pictures[0] != pictures[1]
+
+
+def test_the_report_says_what_an_interrupted_run_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_STUDY_INTERRUPTS", "1")
+    run(tmp_path)
+    page = report.write_report([fake_study.STUDY], tmp_path).read_text(encoding="utf-8")
+    assert "2 cases (incomplete: 2 of the default list are missing)" in page
+
+
+def test_a_failed_case_that_kept_no_state_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_STUDY_FAILS", "1")
+    run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["fake.csv"]

@@ -23,6 +23,8 @@ PROCRUSTES_STEP = 0.8
 # Pairs of vectors of the random target, vectors in a minibatch, and the step size in units of their ratio:
 # with 1, and vectors that are nearly orthogonal, the exact step would fit its minibatch.
 PAIRS, BATCH, TARGET_STEP = 4096, 16, 1.0
+# Steps between two copies of the state, made where a run of n above the second number takes minutes.
+_SAVED_EVERY, _LARGE = 100, 1000
 
 # (U, gradient, step size, k, rng) → new U
 Move = Callable[[Numbers, Numbers, float, int, np.random.Generator], Numbers]
@@ -130,7 +132,7 @@ def _target(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
         chosen = draws.integers(0, PAIRS, BATCH)
         x, delta = X[:, chosen], (U @ X[:, chosen] - Y[:, chosen]) / BATCH
         U = _TARGET_METHODS[method](U, (delta, x), eta, k, draws)
-        if n > 1000 and step % 100 == 99:
+        if n > _LARGE and (step + 1) % _SAVED_EVERY == 0:
             temporary = scratch.with_name("state.part.npz")
             np.savez(temporary, U=U, step=step + 1, rows=np.array([[r["step"], r["gap"]] for r in rows]))
             os.replace(temporary, scratch)

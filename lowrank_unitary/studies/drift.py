@@ -43,7 +43,8 @@ matrix makes steps left rightᴴ of spectral norm 0.1 with fresh Gaussian factor
 Without healing every step rounds every entry once, and the errors add like a random walk: 0.30 eps √(n \
 s) after s steps, whatever the update is (dotted grey line). With p probes a step the defect settles \
 where rounding and healing balance, at 0.30 eps n/√(2p), for any number of steps (dotted in the curve's \
-colour).
+colour). That counts the rounding of U alone. In single and double precision healing also forms Uᴴ(UZ) in \
+the precision of U: one probe settles about 1.3 times higher, and more probes gain little.
 
 For steps as short as these the published form of transport loses its digits to a complex64 core (visible \
 in double precision), and the shortcut of transport that uses left in place of U Uᴴ left does no harm \

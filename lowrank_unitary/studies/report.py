@@ -53,7 +53,10 @@ def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
     figure = study.figure(rows)
     _sign(figure, caption(rows))
     path = output / f"{study.name}.png"
-    figure.savefig(path, dpi=_DPI)
+    # Half a picture would find its way into the page.
+    temporary = path.with_suffix(f".png.{os.getpid()}.part")
+    figure.savefig(temporary, dpi=_DPI, format="png")
+    os.replace(temporary, path)
     return path
 
 
@@ -76,7 +79,7 @@ def caption(rows: list[Row]) -> str:
     )
 
 
-def write_report(studies: Sequence[Study], output: Path, seed: int = 0) -> Path:
+def write_report(studies: Sequence[Study], output: Path) -> Path:
     """Write ``report.html`` with a section for each study that has been measured.
 
     Parameters
@@ -84,17 +87,16 @@ def write_report(studies: Sequence[Study], output: Path, seed: int = 0) -> Path:
     studies : sequence of Study
         Those without results in the folder are left out.
     output : Path
-        The folder of the CSV files; the figures are taken from there too.
-    seed : int
-        Which results to show.
+        The folder of the CSV files, whatever their seeds; figures not older than those are taken from there.
 
     Returns
     -------
     Path
         The page.
     """
-    shown = [(study, rows) for study in studies if (rows := Results(study, output, seed).rows())]
-    sections = "\n".join(_section(study, rows, output) for study, rows in shown)
+    found = [(study, Results(study, output, None)) for study in studies]
+    shown = [(study, results) for study, results in found if results.rows()]
+    sections = "\n".join(_section(study, results, output) for study, results in shown)
     contents = "\n".join(
         f'<li><a href="#{study.name}">{html.escape(study.title)}</a></li>' for study, _ in shown
     )
@@ -120,10 +122,11 @@ published form of the projUNN updates, written anew from its mathematics, is dra
     return path
 
 
-def _section(study: Study, rows: list[Row], output: Path) -> str:
+def _section(study: Study, results: Results, output: Path) -> str:
+    rows = results.rows()
     paragraphs = "\n".join(f"<p>{html.escape(part)}</p>" for part in study.text.split("\n\n"))
     picture = output / f"{study.name}.png"
-    if not picture.exists():
+    if not picture.exists() or picture.stat().st_mtime_ns < results.path.stat().st_mtime_ns:
         write_figure(study, rows, output)
     data = base64.b64encode(picture.read_bytes()).decode()
     header, lines = study.table(rows)
@@ -136,7 +139,8 @@ def _section(study: Study, rows: list[Row], output: Path) -> str:
 <h2>{html.escape(study.title)}</h2>
 {paragraphs}
 <figure><img alt="{html.escape(study.title)}" src="data:image/png;base64,{data}">
-<figcaption>{len(rows)} rows in <a href="{name}.csv">{name}.csv</a>; {html.escape(caption(rows))}.
+<figcaption>{results.extent()}, {len(rows)} rows in <a href="{name}.csv">{name}.csv</a>;
+{html.escape(caption(rows))}.
 </figcaption></figure>
 <div class="scroll"><table><thead><tr>{head}</tr></thead>
 <tbody>

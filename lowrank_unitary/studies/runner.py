@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import math
@@ -29,6 +30,10 @@ _ORIGIN = ("seed", "lowrank_unitary", "numpy")
 Watch = Callable[[Study, Case], None]
 
 
+class WorkerDied(RuntimeError):
+    """A worker process ended by itself; what was finished before is in the files."""
+
+
 @dataclass
 class Outcome:
     """What a run of studies came to."""
@@ -45,12 +50,13 @@ class Outcome:
 class Results:
     """The CSV file of a study: one line a row, rewritten at once whenever a case is finished."""
 
-    def __init__(self, study: Study, output: Path, seed: int) -> None:
+    def __init__(self, study: Study, output: Path, seed: int | None) -> None:
         self.study, self.path = study, output / f"{study.name}.csv"
         self._seed = seed
         every = [*study.cases(False), *study.cases(True)]
         self._columns = list(dict.fromkeys(itertools.chain.from_iterable(every)))
         self._order = {self._key(case): None for case in every}
+        self._lists = {name: {*map(self._key, study.cases(name == "full"))} for name in ("full", "default")}
         self._rows: dict[tuple[str, ...], list[Row]] = {}
         self._read()
 
@@ -91,11 +97,21 @@ class Results:
         others = sorted(key for key in self._rows if key not in self._order)
         return [row for key in (*known, *others) for row in self._rows[key]]
 
+    def extent(self) -> str:
+        """How many cases are there, and of which list."""
+        for name, keys in self._lists.items():
+            if keys <= self._rows.keys():
+                return f"{len(self._rows)} cases ({name} list)"
+        missing = len(self._lists["default"] - self._rows.keys())
+        return f"{len(self._rows)} cases (incomplete: {missing} of the default list are missing)"
+
     def _key(self, row: Row) -> tuple[str, ...]:
         return tuple(text(row[name]) if name in row else "" for name in self._columns)
 
     def _origin(self) -> dict[str, str]:
-        return dict(zip(_ORIGIN, (str(self._seed), __version__, np.__version__), strict=True))
+        origin = dict(zip(_ORIGIN, (str(self._seed), __version__, np.__version__), strict=True))
+        # A file holds rows of one seed; who only reads it may take them whatever that is.
+        return origin if self._seed is not None else {name: origin[name] for name in _ORIGIN[1:]}
 
 
 def text(cell: Any) -> str:
@@ -154,6 +170,11 @@ def run_studies(
     -------
     Outcome
         Failures, and whether the user interrupted.
+
+    Raises
+    ------
+    WorkerDied
+        Where a worker process ended by itself, for want of memory for example.
     """
     output.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -177,11 +198,13 @@ def run_studies(
                 continue
             results.add(case, rows)
             shutil.rmtree(_scratch(output, study, case, seed).parent, ignore_errors=True)
-            _remove_empty(output, study)
             if watch:
                 watch(study, case)
     except KeyboardInterrupt:
         outcome.interrupted = True
+    finally:
+        for study in studies:
+            _remove_empty(output, study)
     return outcome
 
 
@@ -200,14 +223,14 @@ def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Ite
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
     futures: dict[Future[list[Row]], int] = {}
     try:
-        for index, (study, _, case) in enumerate(tasks):
-            futures[pool.submit(_measure, study.measure, case, seed, _scratch(output, study, case, seed))] = (
-                index
-            )
+        with _interrupts_held():
+            for index, (study, _, case) in enumerate(tasks):
+                scratch = _scratch(output, study, case, seed)
+                futures[pool.submit(_measure, study.measure, case, seed, scratch)] = index
         for future in as_completed(futures):
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                raise RuntimeError(
+                raise WorkerDied(
                     "a worker process ended by itself, probably for want of memory: what was finished is "
                     "kept, run the same command again with fewer --jobs."
                 ) from error
@@ -218,9 +241,24 @@ def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Ite
             child.terminate()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start processes that are deaf to interrupts from their first moment, before they can ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # New processes inherit the mask. Here an interrupt that came meanwhile is raised at the end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _one_thread() -> None:
-    # An interrupt at the keyboard reaches all processes; only the first one has something to say.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # An interrupt at the keyboard reaches all processes. Only the first one acts on it and ends the others:
+    # a worker that dies of it may be taken for one that lacked memory.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
 
 
@@ -239,8 +277,10 @@ def _scratch(output: Path, study: Study, case: Case, seed: int) -> Path:
 
 def _remove_empty(output: Path, study: Study) -> None:
     folder = output / f".{study.name}-state"
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    # Those of cases that keep no state, or have none yet; rmdir refuses the others.
+    for empty in (*folder.glob("*"), folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def _cpus() -> int:

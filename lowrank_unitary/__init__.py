@@ -8,14 +8,16 @@ Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate 
 
 from .certificate import RotationCertificate, rotation_certificate
 from .compensated import CompensatedUnitary
+from .compress import add_factors, compress_factors
 from .delayed import DelayedUnitary
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
 from .initialisers import cayley_unitary, henaff_unitary, random_unitary
 from .polar import polar_rotation
 from .rotation import rotate
 from .sketch import svd_sketch
+from .sketch_error import SketchError, leave_one_out_error, sketch_error, tangent_error
 from .step import polar_projection, unitary_step, unitary_transport
-from .tangent import tangent_sketch
+from .tangent import compress_tangent, tangent_sketch
 from .transport import transport_rotation
 from .unitary import heal_unitary, is_unitary, reunitarize, unitarity_defect
 
@@ -29,17 +31,24 @@ __all__ = [
     "LowRankRotation",
     "RotationCertificate",
     "SVDSketch",
+    "SketchError",
+    "add_factors",
     "cayley_unitary",
+    "compress_factors",
+    "compress_tangent",
     "heal_unitary",
     "henaff_unitary",
     "is_unitary",
+    "leave_one_out_error",
     "polar_projection",
     "polar_rotation",
     "random_unitary",
     "reunitarize",
     "rotate",
     "rotation_certificate",
+    "sketch_error",
     "svd_sketch",
+    "tangent_error",
     "tangent_sketch",
     "transport_rotation",
     "unitarity_defect",

@@ -102,6 +102,19 @@ def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: i
     return int(left.shape[-1])
 
 
+def outer_factors(left: Array, right: Array) -> int:
+    """The number of columns of a pair of factors (…, m, k) and (…, n, k) of a matrix of any shape."""
+    for name, x in (("left", left), ("right", right)):
+        if x.ndim < 2 or x.shape[-2] == 0 or x.shape[-1] == 0:
+            raise ValueError(f"{name} must have shape (…, n, k) with n, k ≥ 1, got {tuple(x.shape)}.")
+    if left.shape[-1] != right.shape[-1]:
+        raise ValueError(
+            f"left and right must have the same number of columns, got {tuple(left.shape)} and "
+            f"{tuple(right.shape)}."
+        )
+    return int(left.shape[-1])
+
+
 def batches(**arrays: Array) -> tuple[int, ...]:
     """The common batch shape: leading axes broadcast."""
     try:
@@ -150,6 +163,8 @@ def count(name: str, value: Any) -> int:
 def real_scalar(xp: Namespace, name: str, value: Any, like: Array) -> Array:
     """A real number, or one for every matrix of a batch, shaped to multiply a stack of matrices."""
     dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "f":
+        value = value[()]
     if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
         if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
             raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")

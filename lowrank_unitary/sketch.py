@@ -2,61 +2,97 @@
 
 from __future__ import annotations
 
-from . import _validate
-from ._array import (
-    RNG,
-    Array,
-    Namespace,
-    astype,
-    generator,
-    is_half,
-    move,
-    normal_block,
-    qr,
-    real_dtype,
-    svd,
-    thin_dtype,
-)
-from ._primitives import adjoint, adjoint_product, product
-from .factors import SVDSketch
+from dataclasses import dataclass
+from typing import Any
 
-METHODS = ("randomized", "exact", "lsi", "columns")
+from . import _validate
+from ._array import LEFT, RIGHT, RNG, Array, Namespace, astype, random_block, svd, uniform_block
+from ._operator import Operator, operator_of
+from .factors import SVDSketch
+from .range_finder import (
+    columns_basis,
+    factored_svd,
+    in_basis,
+    krylov_basis,
+    least_squares,
+    power_basis,
+    single_pass,
+    truncated,
+)
+from .rank_by_tolerance import (
+    MEASURING,
+    MISSED,
+    basis_within,
+    largest_rank,
+    left_over,
+    surely,
+    terms_at_tolerance,
+)
+
+# What each method takes beside rank, rng and the matrix.
+_OPTIONS = {
+    "randomized": ("oversample", "power_iterations", "test_matrix", "tol"),
+    "krylov": ("oversample", "power_iterations", "test_matrix"),
+    "single_pass": ("oversample", "test_matrix"),
+    "exact": ("tol",),
+    "lsi": ("test_matrix",),
+    "columns": ("oversample",),
+}
+METHODS = tuple(_OPTIONS)
+KINDS = ("gaussian", "rademacher", "sparse_sign")
 
 
 def svd_sketch(
-    matrix: Array,
-    rank: int,
+    matrix: Any,
+    rank: int | None = None,
     /,
     *,
     method: str = "randomized",
+    tol: float | None = None,
+    max_rank: int | None = None,
+    masked: bool = False,
     oversample: int | None = None,
     power_iterations: int | None = None,
     rng: RNG = None,
-    test_matrix: Array | None = None,
+    test_matrix: Array | str = "gaussian",
 ) -> SVDSketch:
     """Approximate a matrix by one of rank k, as a truncated singular value decomposition.
 
     Parameters
     ----------
-    matrix : array, shape (…, m, n)
-        Real or complex, any batch of leading axes.
-    rank : int
-        k, from 1 to min(m, n).
-    method : {"randomized", "exact", "lsi", "columns"}
+    matrix : array, shape (…, m, n), or operator
+        Real or complex, any batch of leading axes. Also :class:`LowRankFactors` or :class:`BodyFactors`,
+        whose product is never formed; a scipy sparse matrix; a ``scipy.sparse.linalg.LinearOperator``; or a
+        pair of callables (matmul, adjoint_matmul) that take thin blocks, with an array for `test_matrix`.
+    rank : int, optional
+        k, from 1 to min(m, n). Either this or `tol`.
+    method : {"randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"randomized"``: range finder with oversampling and re-orthonormalised power iterations [1]_.
+        ``"krylov"``: all the blocks of the power iterations and not only the last [2]_.
+        ``"single_pass"``: three sketches of the matrix, none of which waits for another [3]_.
         ``"exact"``: the best approximation, from a full SVD.
-        ``"lsi"``: least-squares interpolation, one pass with k Haar-distributed samples [2]_.
-        ``"columns"``: columns drawn with probability proportional to their squared norms [3]_.
+        ``"lsi"``: least-squares interpolation, one pass with k Haar-distributed samples [4]_.
+        ``"columns"``: columns drawn with probability proportional to their squared norms [5]_.
+    tol : float, optional
+        For ``"randomized"`` and ``"exact"`` in place of a rank: the smallest rank with
+        ‖matrix − sketch‖ ≤ tol ‖matrix‖ (Frobenius), found block by block. For ``"randomized"`` what is left
+        is measured with ten further samples; it is more than that with probability 0.01 at most.
+    max_rank : int, optional
+        With `tol`: no more than this, also where the tolerance asks for more. By default min(m, n).
+    masked : bool
+        With `tol`: return `max_rank` columns whatever the rank, with zeros in S beyond it: a shape that does
+        not depend on values, as jit needs it.
     oversample : int, optional
-        Samples beyond k, for ``"randomized"`` (default 8) and ``"columns"`` (default k).
+        Samples beyond k, for ``"randomized"`` (default 8), ``"krylov"`` (4), ``"single_pass"`` (k + 8) and
+        ``"columns"`` (k).
     power_iterations : int, optional
-        Applications of matrix matrixᴴ to the samples, for ``"randomized"`` (default 2).
+        Applications of matrix matrixᴴ to the samples, for ``"randomized"`` and ``"krylov"`` (default 2).
     rng : int, numpy.random.Generator or None
         Source of the random test matrix; None draws a new one from the operating system. The same seed
         gives the same test matrix on every array namespace and device.
-    test_matrix : array, optional
-        Used in place of random numbers: shape (…, n, k + oversample) for ``"randomized"`` (its width
-        then sets the oversampling), (…, m, k) for ``"lsi"``.
+    test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
+        Its distribution, or the matrix itself: shape (…, n, k + oversample), which then sets the
+        oversampling; for ``"lsi"`` (…, m, k).
 
     Returns
     -------
@@ -71,23 +107,31 @@ def svd_sketch(
     Notes
     -----
     Cost with ℓ = k + oversample and q power iterations: (2q + 2) products of the matrix with ℓ columns for
-    ``"randomized"``, 2 with k columns for ``"lsi"``, 1 with k and 1 with ℓ for ``"columns"``, O(mn min(m, n))
-    for ``"exact"``. All methods are scale-invariant: no absolute constant occurs, so the sketch of s·A is s
-    times the sketch of A. Rank-deficient samples stay orthonormal (Householder QR). A matrix holding NaN
-    gives NaN.
+    ``"randomized"``; the same for ``"krylov"``, the last with (q + 1)ℓ columns; 2 products with ℓ and 3ℓ + 1
+    columns for ``"single_pass"``; 2 with k columns for ``"lsi"``, 1 with k and 1 with ℓ for ``"columns"``,
+    O(mn min(m, n)) for ``"exact"``. All methods are scale-invariant: no absolute constant occurs, so the
+    sketch of s·A is s times the sketch of A. Rank-deficient samples stay orthonormal (Householder QR). A
+    matrix holding NaN gives NaN.
 
     With two power iterations and 8 further samples the captured energy is 0.998 of the optimum on average for
     singular values falling like j^-½ (n = 400, k = 1, 4, 16; 0.993 at worst); with one iteration 0.986.
+    :func:`sketch_error` measures what a sketch has missed.
 
     References
     ----------
-    .. [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with randomness", SIAM Review 53
-       (2011), algorithms 4.4 and 5.1.
-    .. [2] B. Kiani, R. Balestriero, Y. LeCun, S. Lloyd, "projUNN: efficient method for training deep networks
-       with unitary matrices", NeurIPS 2022. There the factor √(n/k) is added to an absolute constant; here
-       only the row space of the samples is used, which no scale changes.
-    .. [3] P. Drineas, R. Kannan, M. W. Mahoney, "Fast Monte Carlo algorithms for matrices II", SIAM J.
-       Comput. 36 (2006), LinearTimeSVD.
+    .. [1] Nathan Halko, Per-Gunnar Martinsson, Joel A. Tropp, "Finding structure with randomness", SIAM
+       Review 53 (2011), algorithms 4.4 and 5.1. By blocks: Per-Gunnar Martinsson, Sergey Voronin, "A
+       randomized blocked algorithm for efficiently computing rank-revealing factorizations of matrices",
+       SIAM J. Sci. Comput. 38 (2016).
+    .. [2] Cameron Musco, Christopher Musco, "Randomized block Krylov methods for stronger and faster
+       approximate singular value decomposition", NeurIPS 2015.
+    .. [3] Joel A. Tropp, Alp Yurtsever, Madeleine Udell, Volkan Cevher, "Streaming low-rank matrix
+       approximation with an application to scientific simulation", SIAM J. Sci. Comput. 41 (2019).
+    .. [4] Bobak Kiani, Randall Balestriero, Yann LeCun, Seth Lloyd, "projUNN: efficient method for training
+       deep networks with unitary matrices", NeurIPS 2022. There the factor √(n/k) is added to an absolute
+       constant; here only the row space of the samples is used, which no scale changes.
+    .. [5] Petros Drineas, Ravi Kannan, Michael W. Mahoney, "Fast Monte Carlo algorithms for matrices II",
+       SIAM J. Comput. 36 (2006), LinearTimeSVD.
 
     Examples
     --------
@@ -98,102 +142,118 @@ def svd_sketch(
     >>> U, S, Vh = lu.svd_sketch(matrix, 3, rng=1)
     >>> np.allclose((U * S) @ Vh, matrix)
     True
+    >>> lu.svd_sketch(matrix, tol=1e-3, rng=1).S.shape
+    (3,)
     """
     _validate.choice("method", method, METHODS)
-    given = {"test_matrix": test_matrix} if test_matrix is not None else {}
-    xp = _validate.namespace_of(matrix=matrix, **given)
-    m, n = _validate.matrix("matrix", matrix)
-    k = _validate.rank(rank, min(m, n))
-    takes = {"randomized": ("oversample", "power_iterations", "test_matrix"),
-             "exact": (), "lsi": ("test_matrix",), "columns": ("oversample",)}[method]  # fmt: skip
+    given = None if isinstance(test_matrix, str) else test_matrix
+    op = operator_of("matrix", matrix, None if method == "lsi" else given)
+    xp = op.xp
     for name, value in (
         ("oversample", oversample),
         ("power_iterations", power_iterations),
-        ("test_matrix", test_matrix),
+        ("test_matrix", given),
+        ("tol", tol),
     ):
-        if value is not None and name not in takes:
+        if value is not None and name not in _OPTIONS[method]:
             raise ValueError(f"{name} has no meaning for method={method!r}: leave it out.")
-    if is_half(xp, matrix.dtype) and method in ("exact", "columns"):
-        matrix = xp.astype(matrix, thin_dtype(xp, matrix.dtype))
+    k = largest_rank(op.smaller_side, rank, tol, max_rank, masked=masked)
+    extra = {"krylov": 4, "single_pass": k + 8, "columns": k}.get(method, 8)
+    extra = extra if oversample is None else _validate.count("oversample", oversample)
+    q = 2 if power_iterations is None else _validate.count("power_iterations", power_iterations)
+    rows = _rows(op, method) if method in ("lsi", "single_pass") else 0
+    samples = Samples.of(op, test_matrix, k, rng, rows=rows if method == "lsi" else op.columns)
+    width = min(k + extra, op.smaller_side) if given is None else int(given.shape[-1])
+
     if method == "exact":
-        return _truncate(*svd(xp, matrix), k)
-    if method == "lsi":
-        samples = _test_matrix(xp, matrix, m, k, k, rng, test_matrix)
-        return _lsi(xp, matrix, samples)
-    if method == "columns":
-        extra = k if oversample is None else _validate.count("oversample", oversample)
-        return _columns(xp, matrix, k, k + extra, rng)
-    extra = 8 if oversample is None else _validate.count("oversample", oversample)
-    passes = 2 if power_iterations is None else _validate.count("power_iterations", power_iterations)
-    samples = _test_matrix(xp, matrix, n, k, min(k + extra, m, n), rng, test_matrix)
-    return _randomized(xp, matrix, k, samples, passes)
+        sketch = _exact(op)
+        if tol is not None:
+            return _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, tol, k, masked)
+    elif method == "columns":
+        draws = uniform_block(xp, (*op.batch, 1, k + extra), op.like, rng)
+        sketch = in_basis(op, columns_basis(xp, _array(op, method), k, draws))
+    elif method == "lsi":
+        sketch = least_squares(op, samples.left(rows, k) if given is None else samples.right(width))
+    elif method == "single_pass":
+        core = 2 * width + 1
+        left = samples.left(rows, width + core)
+        right = samples.right(width), samples.right(core, width)
+        sketch = single_pass(op, *right, left[..., :width], left[..., width:])
+    elif method == "krylov":
+        sketch = in_basis(op, krylov_basis(op, samples.right(width), q))
+    elif tol is None:
+        sketch = in_basis(op, power_basis(op, samples.right(width), q))
+    else:
+        basis, seen = basis_within(op, samples.right, width, q, tol, masked=masked)
+        bound = surely(xp, op.dtype, MEASURING, MISSED)
+        return _within(xp, in_basis(op, basis), left_over(xp, basis, seen), bound, tol, k, masked)
+    _validate.rank(k, sketch.S.shape[-1])
+    return truncated(sketch, k)
 
 
-def _randomized(xp: Namespace, matrix: Array, k: int, samples: Array, power_iterations: int) -> SVDSketch:
-    basis, _ = qr(xp, product(xp, matrix, samples))
-    for _ in range(power_iterations):
-        other, _ = qr(xp, adjoint_product(xp, matrix, basis))
-        basis, _ = qr(xp, product(xp, matrix, other))
-    return _in_basis(xp, matrix, basis, k)
+@dataclass(frozen=True)
+class Samples:
+    """Where the columns of the test matrices of an operator come from."""
+
+    op: Operator
+    kind: str
+    given: Array | None
+    rng: RNG
+
+    @classmethod
+    def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
+        """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
+        if isinstance(test_matrix, str):
+            return cls(op, _validate.choice("test_matrix", test_matrix, KINDS), None, rng)
+        if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
+            raise ValueError(
+                f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "
+                f"{tuple(test_matrix.shape)}."
+            )
+        _validate.batches(**{op.name: op.like, "test_matrix": test_matrix})
+        _validate.same_dtype(op.xp, op.name, op.like, test_matrix=test_matrix)
+        return cls(op, "gaussian", astype(op.xp, test_matrix, op.dtype), rng)
+
+    def right(self, columns: int, first: int = 0) -> Array:
+        """Columns of Ω from `first` on."""
+        if self.given is not None and first + columns <= self.given.shape[-1]:
+            return self.given[..., first : first + columns]
+        shape = (*self.op.batch, self.op.columns, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, RIGHT, self.kind, (0, first))
+
+    def left(self, rows: int, columns: int) -> Array:
+        """A test matrix for the other side."""
+        shape = (*self.op.batch, rows, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, LEFT, self.kind)
 
 
-def _lsi(xp: Namespace, matrix: Array, samples: Array) -> SVDSketch:
-    """A ≈ (AV)Vᴴ with V an orthonormal basis of the row space of RᴴA, R Haar."""
-    # Only the range of R counts, and that of a Gaussian R is Haar-distributed already.
-    row_basis, _ = qr(xp, adjoint_product(xp, matrix, samples))
-    u, s, wh = svd(xp, product(xp, matrix, row_basis))
-    return SVDSketch(u, s, wh @ adjoint(xp, row_basis))
+def _within(
+    xp: Namespace, sketch: SVDSketch, left: Array, bound: float, tol: float, most: int, masked: bool
+) -> SVDSketch:
+    terms, mask = terms_at_tolerance(xp, sketch.S, left, bound, tol, most, masked=masked)
+    kept = truncated(sketch, terms)
+    return SVDSketch(kept.U, xp.where(mask, kept.S, 0.0), kept.Vh)
 
 
-def _columns(xp: Namespace, matrix: Array, k: int, columns: int, rng: RNG) -> SVDSketch:
-    """A ≈ HHᴴA, H the k leading left singular vectors of columns A_j/√(c p_j), p_j = |A_j|²/‖A‖²."""
-    n = matrix.shape[-1]
-    largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
-    scaled = matrix / xp.where(largest > 0, largest, 1.0)
-    squares = xp.sum(xp.abs(scaled) ** 2, axis=-2)
-    total = xp.sum(squares, axis=-1, keepdims=True)
-    weights = xp.where(total > 0, squares / xp.where(total > 0, total, 1.0), 1.0 / n)
-    upper = xp.cumulative_sum(weights, axis=-1)
-    lower = upper - weights
-    shape = (*matrix.shape[:-2], 1, columns)
-    draw = move(xp, generator(rng, matrix).random(shape), matrix, real_dtype(xp, matrix.dtype))
-    draw = draw * upper[..., None, -1:]
-    # Column j of the selection is the indicator of the interval of the cumulated weights that draw j hits.
-    chosen = (lower[..., :, None] <= draw) & (draw < upper[..., :, None])
-    chance = xp.where(weights > 0, weights, 1.0)[..., :, None]
-    selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), 0.0)
-    u, _, _ = svd(xp, scaled @ astype(xp, selection, matrix.dtype))
-    return _in_basis(xp, matrix, u[..., :k], k)
+def _exact(op: Operator) -> SVDSketch:
+    if op.factors is not None:
+        return factored_svd(op.xp, *op.factors)
+    return SVDSketch(*svd(op.xp, _array(op, "exact")))
 
 
-def _in_basis(xp: Namespace, matrix: Array, basis: Array, k: int) -> SVDSketch:
-    """The k leading singular triplets of Q Qᴴ A."""
-    # SVD of the tall (QᴴA)ᴴ through its small triangular factor: the n-sized part is one QR.
-    tall_q, small_r = qr(xp, adjoint_product(xp, matrix, basis))
-    v_small, s, uh_small = svd(xp, small_r)
-    v = tall_q @ v_small[..., :k]
-    u = basis @ adjoint(xp, uh_small)[..., :k]
-    return SVDSketch(u, s[..., :k], adjoint(xp, v))
-
-
-def _truncate(u: Array, s: Array, vh: Array, k: int) -> SVDSketch:
-    return SVDSketch(u[..., :k], s[..., :k], vh[..., :k, :])
-
-
-def _test_matrix(
-    xp: Namespace, matrix: Array, rows: int, rank: int, columns: int, rng: RNG, given: Array | None
-) -> Array:
-    if given is None:
-        return normal_block(xp, (*matrix.shape[:-2], rows, columns), matrix, rng)
-    check_test_matrix(xp, "matrix", matrix, given, rows, rank)
-    return astype(xp, given, thin_dtype(xp, matrix.dtype))
-
-
-def check_test_matrix(xp: Namespace, name: str, matrix: Array, given: Array, rows: int, rank: int) -> None:
-    """A test matrix given by the caller: (…, rows, ≥ rank), no wider in dtype than the matrix."""
-    if given.ndim < 2 or given.shape[-2] != rows or not rank <= given.shape[-1] <= rows:
-        raise ValueError(
-            f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got {tuple(given.shape)}."
+def _array(op: Operator, method: str) -> Array:
+    if op.array is None:
+        raise TypeError(
+            f"{op.name} must be an array for method={method!r}, which needs its entries: make it one, or "
+            f"take method='randomized', which needs products only."
         )
-    _validate.batches(**{name: matrix, "test_matrix": given})
-    _validate.same_dtype(xp, name, matrix, test_matrix=given)
+    return astype(op.xp, op.array, op.dtype)
+
+
+def _rows(op: Operator, method: str) -> int:
+    if op.rows is None:
+        raise TypeError(
+            f"{op.name} must be more than a pair of callables for method={method!r}, which needs its number "
+            f"of rows: wrap them in a scipy.sparse.linalg.LinearOperator."
+        )
+    return op.rows

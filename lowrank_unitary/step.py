@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, core_dtype, generator, normal_block, thin_dtype
+from ._array import RNG, Array, Namespace, astype, core_dtype, generator, thin_dtype
 from ._primitives import beside, pull_back, rotate_rows, scaled_columns
+from .compress import compress_factors
 from .core import CORES
-from .factors import BodyFactors, LowRankRotation
+from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
 from .rotation import compose
-from .sketch import METHODS, svd_sketch
-from .tangent import OVERSAMPLE, check_gradient, sketch_tangent
+from .sketch import METHODS, Samples, svd_sketch
+from .tangent import OVERSAMPLE, Tangent, compress_tangent, sketch_tangent
 from .transport import CURVES, transport_rotation
 from .unitary import healing_rotation, orthonormal_probes
 
@@ -154,7 +157,7 @@ def polar_projection(
 
 def unitary_step(
     unitary: Array,
-    gradient: Array,
+    gradient: Array | LowRankFactors | BodyFactors,
     step_size: Any,
     /,
     *,
@@ -171,16 +174,17 @@ def unitary_step(
     ----------
     unitary : array, shape (…, n, n)
         U, unitary or orthogonal.
-    gradient : array, shape (…, n, n)
+    gradient : array, shape (…, n, n), LowRankFactors or BodyFactors
         G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is,
-        the complex conjugate of what ``jax.grad`` returns for complex input.
+        the complex conjugate of what ``jax.grad`` returns for complex input. LowRankFactors stand for it as a
+        sum of outer products, BodyFactors for UᴴG, which spares reads of U.
     step_size : float or real array broadcasting against the batch
         η; positive descends.
     rank : int
         k, from 1 to n.
     update : {"transport", "polar"}
         How U moves: along the geodesic, or straight and projected back.
-    sketch : {"tangent", "randomized", "exact", "lsi", "columns"}
+    sketch : {"tangent", "randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"tangent"`` compresses the part of the gradient that moves U (:func:`tangent_sketch`); the others
         compress the gradient itself (:func:`svd_sketch`), as the projUNN paper does.
     heal : int
@@ -225,27 +229,36 @@ def unitary_step(
     _validate.choice("update", update, UPDATES)
     _validate.choice("sketch", sketch, SKETCHES)
     _validate.count("heal", heal)
-    xp = _validate.namespace_of(unitary=unitary, gradient=gradient)
-    n = _validate.square("unitary", unitary)
-    _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
-    check_gradient(gradient, n)
+    tangent = Tangent.of(unitary, gradient)
+    xp, n = tangent.xp, tangent.gradient.columns
+    k = _validate.rank(rank, n)
     eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
-    batch = _validate.batches(unitary=unitary, gradient=gradient)
     if overwrite_unitary:
-        moved = _validate.batches(unitary=unitary, gradient=gradient, step_size=eta)
+        moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
         _validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
     draws = generator(rng, unitary)
-    if sketch != "tangent":
-        factors = svd_sketch(gradient, rank, method=sketch, rng=draws).factors()
-        body, healing = _pulled_back(unitary, -eta * factors.left, factors.right, "auto", heal, draws)
-    else:
-        k = _validate.rank(rank, n)
-        test = normal_block(xp, (*batch, n, min(n, k + OVERSAMPLE)), unitary, draws)
+    if isinstance(gradient, BodyFactors):
+        if sketch == "tangent":
+            gradient = compress_tangent(gradient, k, rng=draws)
+        else:
+            gradient = compress_factors(gradient, k, method=sketch, rng=draws)
+        body = BodyFactors(-eta * gradient.left, gradient.right)
+        healing = None
+        if heal:
+            Z = orthonormal_probes(xp, unitary, heal, draws, "heal")
+            healing = healing_rotation(xp, Z, pull_back(xp, unitary, Z[..., :0], Z)[1])
+    elif sketch == "tangent":
+        test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(min(n, k + OVERSAMPLE))
         Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
-        (C, Q), seen = sketch_tangent(xp, unitary, gradient, k, test, probes=Z)
+        (C, Q), seen = sketch_tangent(tangent, k, test, probes=Z)
+        body = BodyFactors(-eta * C, Q)
         healing = None if Z is None else healing_rotation(xp, Z, seen)
+    else:
+        factors = svd_sketch(gradient, k, method=sketch, rng=draws).factors()
+        body, healing = _pulled_back(unitary, -eta * factors.left, factors.right, "auto", heal, draws)
+    if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
-        body = BodyFactors(-eta * C, Q) if update == "transport" else _skew_factors(xp, -eta * C, Q)
+        body = _skew_factors(xp, *body)
     rotation = transport_rotation(body) if update == "transport" else polar_rotation(body)
     return _moved(unitary, rotation, healing, overwrite_unitary)
 

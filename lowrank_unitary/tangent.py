@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, normal_block, qr, svd, thin_dtype
-from ._primitives import adjoint_product, product, pull_back
-from .factors import BodyFactors
-from .sketch import check_test_matrix
+from ._array import RNG, Array, Namespace
+from ._operator import Operator, operator_of
+from ._primitives import adjoint, product, pull_back
+from .compress import leading_planes
+from .factors import BodyFactors, LowRankFactors
+from .range_finder import power_basis
+from .rank_by_tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
+from .sketch import Samples
 
 # Samples beyond the rank.
 OVERSAMPLE = 4
@@ -14,45 +24,57 @@ OVERSAMPLE = 4
 
 def tangent_sketch(
     unitary: Array,
-    gradient: Array,
-    rank: int,
+    gradient: Array | LowRankFactors,
+    rank: int | None = None,
     /,
     *,
+    tol: float | None = None,
+    max_rank: int | None = None,
+    masked: bool = False,
     oversample: int = OVERSAMPLE,
     power_iterations: int = 0,
     rng: RNG = None,
-    test_matrix: Array | None = None,
+    test_matrix: Array | str = "gaussian",
 ) -> BodyFactors:
     """Sketch the tangent part A = (UᴴG − GᴴU)/2 of a gradient, two-sided, at rank k.
 
     Only A moves U along the unitary matrices. Compressing the gradient itself first keeps what its
-    Hermitian part dominates, which moves nothing. With Q the basis found for the range of A, the result
-    stands for Q Qᴴ A + A Q Qᴴ − Q Qᴴ A Q Qᴴ: every entry of A that touches range(Q).
+    Hermitian part dominates, which moves nothing. With B the basis found for the range of A, every entry of A
+    that touches range(B) is known, B Bᴴ A + A B Bᴴ − B Bᴴ A B Bᴴ; the result is the best that k columns can
+    hold of it.
 
     Parameters
     ----------
     unitary : array, shape (…, n, n)
         The matrix U to be moved, unitary (complex) or orthogonal (real).
-    gradient : array, shape (…, n, n)
+    gradient : array, shape (…, n, n), or LowRankFactors
         G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is,
-        the complex conjugate of what ``jax.grad`` returns for complex input.
-    rank : int
-        k, from 1 to n.
+        the complex conjugate of what ``jax.grad`` returns for complex input. Factors stand for left rightᴴ,
+        which is never formed.
+    rank : int, optional
+        k, from 1 to n. Either this or `tol`. Factors with no more columns than that are only pulled back.
+    tol : float, optional
+        In place of a rank: the smallest with ‖A − sketch‖ ≤ tol ‖A‖ (Frobenius), so that a step of size η
+        ends within η tol ‖A‖ of where the whole tangent would lead. What is left is measured with ten further
+        samples; it is more than that with probability 0.01 at most.
+    max_rank : int, optional
+        With `tol`: no more than this. By default n.
+    masked : bool
+        With `tol`: return `max_rank` columns whatever the rank, zeros beyond it, for jit.
     oversample : int
-        Further samples; the k leading directions of all samples are kept.
+        Further samples; the best k columns of what all samples tell are kept.
     power_iterations : int
         Applications of A Aᴴ to the samples, re-orthonormalised.
     rng : int, numpy.random.Generator or None
         Source of the test matrix; the same seed gives the same one on every namespace and device.
-    test_matrix : array, shape (…, n, ℓ), k ≤ ℓ ≤ n, optional
-        Used in place of random numbers; its width sets the oversampling.
+    test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
+        Its distribution, or the matrix itself: shape (…, n, ℓ), k ≤ ℓ ≤ n, which sets the oversampling.
 
     Returns
     -------
     BodyFactors
-        left = C and right = Q, both (…, n, k), Q orthonormal, with skew(C Qᴴ) the sketch of A; in float32
-        for U in half precision.
-        ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
+        left = C and right = Q, both (…, n, k), with skew(C Qᴴ) the sketch of A; in float32 for U in half
+        precision. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
 
     Raises
     ------
@@ -61,16 +83,17 @@ def tangent_sketch(
 
     Notes
     -----
-    C = 2AQ − Q(QᴴAQ), so that skew(CQᴴ) = (CQᴴ − QCᴴ)/2 is the two-sided sketch. The inner product of the
-    sketch with A is 2‖AQ‖² − ‖QᴴAQ‖² ≥ ‖AQ‖²: a descent direction whatever Q is, zero only where A Q is.
-    A is never formed: each application costs four products with the n×n matrices, 8n² operations (real) a
-    column. One is made with ℓ = k + oversample columns, one with k, and 2 power_iterations with ℓ.
-    Scale-invariant in G.
+    A column pairs two directions between which A turns, so that k columns hold a matrix of rank 2k. With
+    oversample=0 the inner product of the sketch with A is its squared norm, so it descends for any test
+    matrix; with more samples the same holds up to what no sample has touched (numerics page). A is never
+    formed: each application costs four products with the n×n matrices, 8n² operations (real) a column; there
+    are 2 power_iterations + 2, with ℓ = k + oversample columns. Scale-invariant in G.
 
     References
     ----------
-    Range finder: N. Halko, P.-G. Martinsson, J. A. Tropp, SIAM Review 53 (2011), algorithm 4.4. The
-    two-sided form for skew-Hermitian matrices: documentation of this library, numerics page.
+    Range finder: Nathan Halko, Per-Gunnar Martinsson, Joel A. Tropp, "Finding structure with randomness",
+    SIAM Review 53 (2011), algorithm 4.4. The two-sided form for skew-Hermitian matrices: documentation of
+    this library, numerics page.
 
     Examples
     --------
@@ -84,57 +107,208 @@ def tangent_sketch(
     >>> bool(np.sum(sketch * A) > 0)
     True
     """
-    given = {"test_matrix": test_matrix} if test_matrix is not None else {}
-    xp = _validate.namespace_of(unitary=unitary, gradient=gradient, **given)
-    n = _validate.square("unitary", unitary)
-    check_gradient(gradient, n)
-    batch = _validate.batches(unitary=unitary, gradient=gradient)
-    _validate.same_dtype(xp, "unitary", unitary, gradient=gradient)
-    k = _validate.rank(rank, n)
-    width = min(n, k + _validate.count("oversample", oversample))
-    power_iterations = _validate.count("power_iterations", power_iterations)
-    if test_matrix is None:
-        test_matrix = normal_block(xp, (*batch, n, width), unitary, rng)
-    else:
-        check_test_matrix(xp, "unitary", unitary, test_matrix, n, k)
-        test_matrix = astype(xp, test_matrix, thin_dtype(xp, unitary.dtype))
-    factors, _ = sketch_tangent(xp, unitary, gradient, k, test_matrix, power_iterations)
-    return factors
+    tangent = Tangent.of(unitary, gradient)
+    if isinstance(gradient, LowRankFactors) and rank is not None and gradient.left.shape[-1] <= rank:
+        _validate.rank(rank, tangent.gradient.columns)
+        return gradient.to_body(unitary)
+    return _sketched(tangent, rank, tol, max_rank, masked, oversample, power_iterations, rng, test_matrix)
 
 
-def check_gradient(gradient: Array, n: int) -> None:
-    """A gradient has the shape of the matrix that it is taken with respect to."""
-    if tuple(gradient.shape[-2:]) != (n, n):
-        raise ValueError(
-            f"gradient must have shape (…, {n}, {n}) like unitary, got {tuple(gradient.shape)}: "
-            f"for a gradient in thin factors see LowRankFactors.to_body."
+def compress_tangent(
+    body_factors: BodyFactors,
+    rank: int | None = None,
+    /,
+    *,
+    method: str | None = None,
+    tol: float | None = None,
+    max_rank: int | None = None,
+    masked: bool = False,
+    oversample: int = 8,
+    power_iterations: int = 2,
+    rng: RNG = None,
+    test_matrix: Array | str = "gaussian",
+) -> BodyFactors:
+    """The best body factors with k columns for the tangent part skew(left rightᴴ) of given ones.
+
+    What a transport does depends on that part alone. In training the gradient comes as such factors: for y =
+    Ux with Δ the gradient with respect to y, the one with respect to U is Δxᴴ, and UᴴΔ, which
+    back-propagation computes, and x are its body factors. No read of U is needed to compress them.
+
+    Parameters
+    ----------
+    body_factors : BodyFactors
+        left and right (…, n, m), any m, also many times n.
+    rank : int, optional
+        k, from 1 to n. Either this or `tol`. Factors with no more columns than that are returned as they are.
+    method : {"exact", "randomized"}, optional
+        ``"exact"``: O(nm² + m³), by default where m ≤ 2k + 16 and 2m < n. ``"randomized"``: as
+        :func:`tangent_sketch`, O(nmk).
+    tol, max_rank, masked : optional
+        As in :func:`tangent_sketch`.
+    oversample, power_iterations, rng, test_matrix
+        As in :func:`tangent_sketch`, for ``"randomized"``; products are cheap here, hence larger defaults.
+
+    Returns
+    -------
+    BodyFactors
+        (C, Q) with skew(C Qᴴ) the sketch of skew(left rightᴴ).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> U, x, delta = lu.random_unitary(30, rng=1), *rng.standard_normal((2, 30, 8))
+    >>> known = U.T @ delta  # from the backward pass
+    >>> C, Q = lu.compress_tangent(lu.BodyFactors(known, x), 2)
+    >>> V = lu.rotate(U, lu.transport_rotation(lu.BodyFactors(-0.01 * C, Q)))
+    >>> bool(lu.is_unitary(V))
+    True
+    """
+    if not isinstance(body_factors, BodyFactors):
+        raise TypeError(
+            f"body_factors must be BodyFactors, got {type(body_factors).__name__}: LowRankFactors go to "
+            f"tangent_sketch, together with the matrix that they move."
         )
+    tangent = Tangent.of(None, body_factors)
+    n, m = tangent.gradient.columns, body_factors.left.shape[-1]
+    most = largest_rank(n, rank, tol, max_rank, masked=masked)
+    if rank is not None and m <= rank:
+        return body_factors
+    if method is None:
+        method = "exact" if m <= 2 * most + 16 and 2 * m < n else "randomized"
+    if _validate.choice("method", method, ("exact", "randomized")) == "randomized":
+        return _sketched(tangent, rank, tol, max_rank, masked, oversample, power_iterations, rng, test_matrix)
+    xp = tangent.xp
+    left, right = tangent.gradient.factors or body_factors
+    kept, sizes = leading_planes(xp, left, right, most if tol is None else n)
+    return kept if tol is None else _within(xp, kept, sizes, 0.0 * sizes[..., 0], 0.0, tol, most, masked)
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """A = skew(UᴴG), known by its products; of body factors U is not needed."""
+
+    xp: Namespace
+    unitary: Array | None
+    gradient: Operator
+
+    @classmethod
+    def of(cls, unitary: Array | None, gradient: Any) -> Tangent:
+        """The tangent of a gradient that is an array, LowRankFactors, or BodyFactors."""
+        if isinstance(gradient, BodyFactors):
+            given = {} if unitary is None else {"unitary": unitary}
+            xp = _validate.namespace_of(left=gradient.left, right=gradient.right, **given)
+            n = None if unitary is None else _validate.square("unitary", unitary)
+            _validate.factor_pair("left", gradient.left, "right", gradient.right, n)
+            return cls(xp, None, operator_of("body_factors", gradient))
+        _validate.namespace_of(unitary=unitary)
+        n = _validate.square("unitary", unitary)
+        if isinstance(gradient, LowRankFactors):
+            op, arrays = operator_of("gradient", gradient, unitary), gradient._asdict()
+            shape = (int(gradient.left.shape[-2]), int(gradient.right.shape[-2]))
+        else:
+            op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (n, n)))[-2:]
+        if shape != (n, n):
+            raise ValueError(
+                f"gradient must have shape (…, {n}, {n}) like unitary, or be LowRankFactors of such a matrix, "
+                f"got {shape}."
+            )
+        xp = _validate.namespace_of(unitary=unitary, **arrays)
+        _validate.batches(unitary=unitary, **arrays)
+        _validate.same_dtype(xp, "unitary", unitary, **arrays)
+        return cls(xp, unitary, op or operator_of("gradient", gradient))
+
+    @property
+    def like(self) -> Array:
+        """An array with the dtype and the device of its thin blocks."""
+        return self.gradient.like if self.unitary is None else self.unitary
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The leading axes of U and G, broadcast."""
+        own = () if self.unitary is None else tuple(self.unitary.shape[:-2])
+        return np.broadcast_shapes(own, self.gradient.batch)
+
+    @property
+    def operator(self) -> Operator:
+        """A as any other matrix; Aᴴ = −A."""
+        n = self.gradient.columns
+        return Operator(
+            "gradient", self.xp, self.like, self.batch, n, n,
+            lambda block: self.product(block)[0],
+            lambda block: -self.product(block)[0],
+        )  # fmt: skip
+
+    def product(self, block: Array, probes: Array | None = None) -> tuple[Array, Array | None]:
+        """A @ block, and Uᴴ(U probes) from the same read of U by Uᴴ."""
+        there = self.gradient.forward(block)
+        if self.unitary is None:
+            return 0.5 * (there - self.gradient.backward(block)), None
+        pulled, seen = pull_back(self.xp, self.unitary, there, probes)
+        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), seen
 
 
 def sketch_tangent(
-    xp: Namespace,
-    unitary: Array,
-    gradient: Array,
-    k: int,
-    test_matrix: Array,
-    power_iterations: int = 0,
-    probes: Array | None = None,
+    tangent: Tangent, k: int, test_matrix: Array, power_iterations: int = 0, probes: Array | None = None
 ) -> tuple[BodyFactors, Array | None]:
-    """The sketch, and Uᴴ(U probes) from the last read of U by Uᴴ."""
+    """The best k columns of what the samples tell, and Uᴴ(U probes) from the last read of U by Uᴴ."""
+    basis = power_basis(tangent.operator, test_matrix, power_iterations)
+    image, seen = tangent.product(basis, probes)
+    factors, _ = leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k)
+    return factors, seen
 
-    def skew_product(block: Array, probes: Array | None = None) -> tuple[Array, Array | None]:
-        pulled, seen = pull_back(xp, unitary, product(xp, gradient, block), probes)
-        return 0.5 * (pulled - adjoint_product(xp, gradient, product(xp, unitary, block))), seen
 
-    samples, _ = skew_product(test_matrix)
-    Q, R = qr(xp, samples)
-    for _ in range(2 * power_iterations):
-        samples, _ = skew_product(Q)
-        Q, R = qr(xp, samples)
-    if Q.shape[-1] > k:
-        # The k leading left singular vectors of the samples Q R.
-        u, _, _ = svd(xp, R)
-        Q = Q @ u[..., :k]
-    AQ, seen = skew_product(Q, probes)
-    C = 2.0 * AQ - Q @ adjoint_product(xp, Q, AQ)
-    return BodyFactors(C, Q), seen
+def two_sided(xp: Namespace, image: Array, basis: Array) -> tuple[Array, Array]:
+    """(C, B) from AB and B, such that skew(C Bᴴ) has every entry of A that touches range(B)."""
+    return 2.0 * image - basis @ (adjoint(xp, basis) @ image), basis
+
+
+def _sketched(
+    tangent: Tangent,
+    rank: int | None,
+    tol: float | None,
+    max_rank: int | None,
+    masked: bool,
+    oversample: int,
+    power_iterations: int,
+    rng: RNG,
+    test_matrix: Array | str,
+) -> BodyFactors:
+    xp, op, n = tangent.xp, tangent.operator, tangent.gradient.columns
+    k = largest_rank(n, rank, tol, max_rank, masked=masked)
+    width = min(n, k + _validate.count("oversample", oversample))
+    q = _validate.count("power_iterations", power_iterations)
+    samples = Samples.of(op, test_matrix, k, rng, rows=n)
+    if samples.given is not None:
+        width = samples.given.shape[-1]
+    if tol is None:
+        return sketch_tangent(tangent, k, samples.right(width), q)[0]
+    basis, measured = basis_within(op, samples.right, width, q, tol, masked=masked)
+    C, B = two_sided(xp, op.forward(basis), basis)
+    # What no sample has touched, (I − BBᴴ)A(I − BBᴴ), as the columns see it that B was not made of.
+    probes = samples.right(MEASURING) / math.sqrt(MEASURING)
+    untouched = measured - 0.5 * (C @ (adjoint(xp, B) @ probes) - B @ (adjoint(xp, C) @ probes))
+    kept, sizes = leading_planes(xp, C, B, n)
+    bound = surely(xp, op.dtype, MEASURING, MISSED)
+    return _within(xp, kept, sizes, xp.linalg.matrix_norm(untouched), bound, tol, k, masked)
+
+
+def _within(
+    xp: Namespace,
+    factors: BodyFactors,
+    sizes: Array,
+    left: Array,
+    bound: float,
+    tol: float,
+    most: int,
+    masked: bool,
+) -> BodyFactors:
+    terms, mask = terms_at_tolerance(xp, sizes, left, bound, tol, most, masked=masked)
+    C, Q = (xp.where(mask[..., None, :], x[..., :terms], 0.0) for x in factors)
+    return BodyFactors(C, Q)

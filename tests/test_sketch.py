@@ -61,8 +61,8 @@ def test_sketch_is_a_truncated_svd_of_the_stated_shape(method, drawn):
     assert np.abs(sketch.Vh @ ct(sketch.Vh) - np.eye(k)).max() <= bound
     assert (np.diff(sketch.S) <= bound).all()
     assert (sketch.S >= 0).all()
-    # The sketch projects: it never exceeds the matrix, and never beats the best approximation.
-    assert (s[:k] + bound >= sketch.S).all()
+    # The sketch projects, but for that of a single pass: it never exceeds the matrix.
+    assert (s[:k] + bound >= sketch.S).all() or method == "single_pass"
     best = np.sqrt(np.sum(s[k:] ** 2))
     assert (np.linalg.norm(matrix - dense(sketch), axis=(-2, -1)) >= best - bound).all()
 

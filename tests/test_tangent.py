@@ -29,27 +29,60 @@ def gradients(draw):
     return unitary, gradient.astype(dtype), draw(st.integers(1, n)), seed
 
 
-@given(drawn=gradients(), oversample=st.integers(0, 5), power=st.integers(0, 1))
-def test_sketch_keeps_every_entry_that_touches_its_range(drawn, oversample, power):
+def two_sided(A, samples):
+    """Every entry of A that touches the range of the samples."""
+    B, _ = np.linalg.qr(samples)
+    P = B @ ct(B)
+    return P @ A + A @ P - P @ A @ P
+
+
+@given(drawn=gradients())
+def test_sketch_without_oversampling_keeps_every_entry_that_touches_its_samples(drawn):
     unitary, gradient, k, seed = drawn
-    C, Q = lu.tangent_sketch(unitary, gradient, k, oversample=oversample, power_iterations=power, rng=seed)
-    A = np.asarray(reference.tangent(unitary, gradient)).astype(unitary.dtype)
-    P = Q @ ct(Q)
+    rng = np.random.default_rng(seed)
+    omega = normal(rng, (*unitary.shape[:-1], k), unitary.dtype)
+    C, Q = lu.tangent_sketch(unitary, gradient, k, test_matrix=omega)
+    assert C.shape == Q.shape == omega.shape
+    A = reference.tangent(unitary, gradient).astype(np.result_type(unitary.dtype, np.float64))
     size = np.linalg.norm(gradient, axis=(-2, -1)).max()
     bound = size * tolerance(np, unitary.dtype, unitary.shape[-1], k)
-    assert np.abs(skew(C @ ct(Q)) - (P @ A + A @ P - P @ A @ P)).max() <= bound
-    assert np.abs(ct(Q) @ Q - np.eye(k)).max() <= tolerance(np, unitary.dtype, unitary.shape[-1], k)
+    kept = skew(C @ ct(Q)).astype(A.dtype)
+    # Rounding decides the range of samples that depend on one another: what is kept is compared with itself.
+    product = np.sum(np.real(np.conj(kept) * A), axis=(-2, -1))
+    assert np.abs(product - np.linalg.norm(kept, axis=(-2, -1)) ** 2).max() <= 4 * size * bound
+    conditions = np.linalg.cond(A @ omega)
+    if conditions.max() < 100:
+        assert np.abs(kept - two_sided(A, A @ omega)).max() <= 100 * bound
+
+
+@given(drawn=gradients(), extra=st.integers(1, 4))
+def test_sketch_with_oversampling_is_the_best_part_of_what_the_samples_touch(drawn, extra):
+    unitary, gradient, k, seed = drawn
+    n = unitary.shape[-1]
+    omega = normal(np.random.default_rng(seed), (*unitary.shape[:-1], min(n, k + extra)), unitary.dtype)
+    A = reference.tangent(unitary, gradient).astype(np.result_type(unitary.dtype, np.float64))
+    if np.linalg.cond(A @ omega).max() < 100:
+        C, Q = lu.tangent_sketch(unitary, gradient, k, test_matrix=omega)
+        whole = two_sided(A, A @ omega)
+        w = np.linalg.eigvalsh(1j * whole)
+        positive, negative = np.flip(np.maximum(w, 0), axis=-1), np.maximum(-w, 0)
+        best = np.sqrt(np.sum(positive[..., k:] ** 2 + negative[..., k:] ** 2, axis=-1))
+        error = np.linalg.norm(whole - skew(C @ ct(Q)), axis=(-2, -1))
+        size = np.linalg.norm(gradient, axis=(-2, -1)).max()
+        assert np.abs(error - best).max() <= 100 * size * tolerance(np, unitary.dtype, n, k)
 
 
 @given(drawn=gradients())
 def test_sketch_is_a_direction_of_descent(drawn):
     unitary, gradient, k, seed = drawn
     C, Q = lu.tangent_sketch(unitary, gradient, k, rng=seed)
+    kept = skew(C @ ct(Q))
     A = reference.tangent(unitary, gradient)
-    product = np.sum(np.real(np.conj(skew(C @ ct(Q))) * A), axis=(-2, -1))
-    AQ = np.linalg.norm((A @ Q).astype(Q.dtype), axis=(-2, -1)) ** 2
+    product = np.sum(np.real(np.conj(kept) * A), axis=(-2, -1))
     size = np.linalg.norm(gradient, axis=(-2, -1)).max()
-    assert (product >= AQ - size**2 * tolerance(np, unitary.dtype, unitary.shape[-1], k)).all()
+    # What no sample has touched may take a little away: 0.87 is the least of 12 000 other draws.
+    least = 0.5 * np.linalg.norm(kept, axis=(-2, -1)) ** 2
+    assert (product >= least - size**2 * tolerance(np, unitary.dtype, unitary.shape[-1], k)).all()
 
 
 def test_full_rank_sketch_is_the_whole_tangent(dtype):
@@ -94,7 +127,7 @@ def test_oversampling_and_power_iterations_find_directions_that_matter_more():
         found = []
         for seed in range(20):
             C, Q = lu.tangent_sketch(unitary, unitary @ A, 1, rng=seed, **options)
-            found.append(np.sum(skew(C @ Q.T) ** 2))
+            found.append(np.sum(A**2) - np.sum((A - skew(C @ Q.T)) ** 2))
         return np.mean(found)
 
     bare = energy(oversample=0)

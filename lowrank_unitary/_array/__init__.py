@@ -27,10 +27,13 @@ from ._precision import (
     thin_dtype,
     tolerance,
 )
-from ._random import RNG, generator, normal_block
+from ._random import ERRORS, LEFT, RIGHT, RNG, generator, normal_block, random_block, uniform_block
 
 __all__ = [
+    "ERRORS",
     "HALF",
+    "LEFT",
+    "RIGHT",
     "RNG",
     "Array",
     "Namespace",
@@ -52,11 +55,13 @@ __all__ = [
     "normal_block",
     "placement",
     "qr",
+    "random_block",
     "real_dtype",
     "stop_gradient",
     "svd",
     "thin_dtype",
     "to_numpy",
     "tolerance",
+    "uniform_block",
     "values_are_at_hand",
 ]

@@ -33,3 +33,23 @@ def normal_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG) -
     else:
         draw = gen.standard_normal(shape)
     return move(xp, draw, like, thin_dtype(xp, like.dtype))
+
+
+def random_block(xp, shape, like, rng, purpose=0, kind="gaussian", first=(0, 0)):
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        rng = (
+            np.random.default_rng([*np.atleast_1d(np.asarray(rng, dtype=object)), purpose, *first])
+            if (purpose or any(first))
+            else rng
+        )
+    block = normal_block(xp, shape, like, rng)
+    return xp.sign(block) if kind != "gaussian" else block
+
+
+RIGHT, LEFT, ERRORS = 0, 4, 6
+
+
+def uniform_block(xp, shape, like, rng):
+    from ._precision import real_dtype
+
+    return move(xp, generator(rng, like).random(shape), like, real_dtype(xp, thin_dtype(xp, like.dtype)))

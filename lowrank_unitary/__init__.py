@@ -12,6 +12,7 @@ from .compress import add_factors, compress_factors
 from .delayed import DelayedUnitary
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
 from .initialisers import cayley_unitary, henaff_unitary, random_unitary
+from .momentum import MomentumState, momentum_step
 from .polar import polar_rotation
 from .rotation import rotate
 from .sketch import svd_sketch
@@ -20,6 +21,7 @@ from .step import polar_projection, unitary_step, unitary_transport
 from .tangent import compress_tangent, tangent_sketch
 from .transport import transport_rotation
 from .unitary import heal_unitary, is_unitary, reunitarize, unitarity_defect
+from .warm_start import SketchState, warm_tangent_sketch
 
 __version__ = "0.1.0"
 
@@ -29,9 +31,11 @@ __all__ = [
     "DelayedUnitary",
     "LowRankFactors",
     "LowRankRotation",
+    "MomentumState",
     "RotationCertificate",
     "SVDSketch",
     "SketchError",
+    "SketchState",
     "add_factors",
     "cayley_unitary",
     "compress_factors",
@@ -40,6 +44,7 @@ __all__ = [
     "henaff_unitary",
     "is_unitary",
     "leave_one_out_error",
+    "momentum_step",
     "polar_projection",
     "polar_rotation",
     "random_unitary",
@@ -54,4 +59,5 @@ __all__ = [
     "unitarity_defect",
     "unitary_step",
     "unitary_transport",
+    "warm_tangent_sketch",
 ]

@@ -216,8 +216,8 @@ class Tangent:
             op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (n, n)))[-2:]
         if shape != (n, n):
             raise ValueError(
-                f"gradient must have shape (…, {n}, {n}) like unitary, or be LowRankFactors of such a matrix, "
-                f"got {shape}."
+                f"gradient must have shape (…, {n}, {n}) like unitary, or be LowRankFactors of such a "
+                f"matrix, got {shape}."
             )
         xp = _validate.namespace_of(unitary=unitary, **arrays)
         _validate.batches(unitary=unitary, **arrays)

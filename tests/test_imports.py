@@ -22,7 +22,7 @@ LAYERS = (
     ("_primitives", "_validate"),
     ("factors", "_operator", "initialisers", "unitary", "compensated"),
     ("range_finder", "rank_by_tolerance"),
-    ("sketch", "compress", "tangent", "sketch_error", "core"),
+    ("sketch", "compress", "tangent", "sketch_error", "warm_start", "core", "momentum"),
     ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step"),
     ("__init__",),

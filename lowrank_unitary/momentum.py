@@ -1,0 +1,190 @@
+"""Momentum in the body frame: a low-rank tangent that is carried along with U, and scalings of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from . import _validate
+from ._array import Array, Namespace, astype, placement, qr, real_dtype, thin_dtype
+from ._primitives import adjoint, beside
+from .compress import leading_planes
+from .core import checked
+from .factors import BodyFactors
+
+SCALINGS = ("none", "scalar", "rows")
+# Rows of the second moment this much below the mean one are not scaled up any further.
+_FLOOR = 1e-8
+
+
+class MomentumState(NamedTuple):
+    """The running averages of a descent; arrays of fixed shapes, to be saved like any others.
+
+    Attributes
+    ----------
+    momentum : BodyFactors, both (…, n, k)
+        (C, Q), with skew(C Qᴴ) the average tangent, in the body frame.
+    second : array, shape (…, 0, 1), (…, 1, 1) or (…, n, 1)
+        Root mean square of the entries of the tangent: none, of the whole matrix, or row by row. Real.
+    steps : array, shape ()
+        Number of steps taken, real.
+    """
+
+    momentum: BodyFactors
+    second: Array
+    steps: Array
+
+    @classmethod
+    def start(cls, unitary: Array, rank: int, /, *, scaling: str = "none") -> MomentumState:
+        """Averages of nothing.
+
+        Parameters
+        ----------
+        unitary : array, shape (…, n, n)
+            The matrix that is going to be moved.
+        rank : int
+            k, the number of columns that the momentum is kept to.
+        scaling : {"none", "scalar", "rows"}
+            Whether :func:`momentum_step` divides by a root mean square of the gradients, as RMSprop and Adam
+            do, and of what.
+
+        Returns
+        -------
+        MomentumState
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments outside the stated ranges.
+        """
+        xp = _validate.namespace_of(unitary=unitary)
+        n = _validate.square("unitary", unitary)
+        k = _validate.rank(rank, n)
+        rows = {"none": 0, "scalar": 1, "rows": n}[_validate.choice("scaling", scaling, SCALINGS)]
+        batch, place = tuple(unitary.shape[:-2]), placement(unitary)
+        dtype = thin_dtype(xp, unitary.dtype)
+        real = real_dtype(xp, dtype)
+        zero = xp.zeros((*batch, n, k), dtype=dtype, device=place)
+        second = xp.zeros((*batch, rows, 1), dtype=real, device=place)
+        return cls(BodyFactors(zero, zero), second, xp.zeros((), dtype=real, device=place))
+
+
+def momentum_step(
+    body_factors: BodyFactors,
+    state: MomentumState,
+    /,
+    *,
+    decay: float = 0.9,
+    second_decay: float = 0.999,
+    nesterov: bool = False,
+) -> tuple[BodyFactors, MomentumState]:
+    """Average tangents over steps, and return the direction to move along.
+
+    Parameters
+    ----------
+    body_factors : BodyFactors
+        Body factors of this step's gradient, of any number of columns: from :func:`tangent_sketch`, from
+        :func:`compress_tangent`, or those of a layer as they are. Only their tangent part counts.
+    state : MomentumState
+        From :meth:`MomentumState.start`, then from the last call.
+    decay : float
+        β₁, from 0 to less than 1: the average is over about 1/(1 − β₁) steps.
+    second_decay : float
+        β₂, the same for the mean squares, where the state has them.
+    nesterov : bool
+        Look ahead: the direction is β₁ times the average plus (1 − β₁) times this step's tangent.
+
+    Returns
+    -------
+    direction : BodyFactors
+        (C, Q) of k columns. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends.
+    state : MomentumState
+        For the next call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges or that do not fit together.
+
+    Notes
+    -----
+    With A the tangent of this step, M ← β₁M + (1 − β₁)A truncated to the best k columns, divided by 1 − β₁ᵗ
+    as in Adam [1]_. For SGD with momentum as torch defines it take a step size 1/(1 − β₁) times larger.
+    M is a tangent at every U: moving to U F leaves it where it is in the body frame, at no cost.
+
+    Scaled by ``"scalar"`` the direction is divided by the root mean square r of all entries of the tangents;
+    by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. |a|² is meant for complex
+    entries. Both make the step independent of the size of the loss; no absolute constant is added, and a zero
+    gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no n×n array occurs.
+
+    References
+    ----------
+    .. [1] Diederik Kingma, Jimmy Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> U, target = np.eye(16), lu.cayley_unitary(16, rng=1)
+    >>> state = lu.MomentumState.start(U, 4, scaling="scalar")
+    >>> for step in range(200):
+    ...     body = lu.tangent_sketch(U, U - target, 4, rng=step)
+    ...     direction, state = lu.momentum_step(body, state)
+    ...     eta = 0.1 * 0.97**step
+    ...     U = lu.rotate(U, lu.transport_rotation(lu.BodyFactors(-eta * direction.left, direction.right)))
+    >>> bool(np.linalg.norm(U - target) < 0.05)
+    True
+    """
+    xp, n, _ = checked(body_factors)
+    C, Q = state.momentum
+    _validate.namespace_of(body_factors=body_factors.left, momentum=C, second=state.second)
+    _validate.factor_pair("state.momentum.left", C, "state.momentum.right", Q, n)
+    k, dtype = C.shape[-1], C.dtype
+    for name, value in (("decay", decay), ("second_decay", second_decay)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
+    _validate.same_dtype(xp, "state.momentum", C, body_factors=body_factors.left)
+    left, right = (astype(xp, x, dtype) for x in body_factors)
+    steps = state.steps + 1.0
+    mean, _ = leading_planes(xp, beside(xp, decay * C, (1 - decay) * left), beside(xp, Q, right), k)
+    # decay⁰ = 1 also for decay = 0.
+    unbiased = 1.0 / (1.0 - decay**steps)
+    direction = BodyFactors(unbiased * mean.left, mean.right)
+    if nesterov:
+        ahead = beside(xp, decay * direction.left, (1 - decay) * left)
+        direction, _ = leading_planes(xp, ahead, beside(xp, direction.right, right), k)
+    second = state.second
+    if second.shape[-2]:
+        rms = row_rms(xp, left, right)
+        if second.shape[-2] == 1:
+            rms = xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
+        # Roots and not squares: those of float32 gradients of 1e-30 are zero.
+        second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
+        scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps))
+        direction = BodyFactors(*(astype(xp, scale, dtype) * x for x in direction))
+    return direction, MomentumState(mean, second, steps)
+
+
+def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
+    """Root mean square of every row of skew(left rightᴴ), shape (…, n, 1), from thin products."""
+    n = left.shape[-2]
+    a, a_unit = _unit(xp, left)
+    b, b_unit = _unit(xp, right)
+    # Row i is (a_i Bᴴ − b_i Aᴴ)/2; with an orthonormal basis of [A, B] its length is that of 2k numbers.
+    R = qr(xp, beside(xp, a, b))[1]
+    k = a.shape[-1]
+    rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
+    norms = xp.linalg.vector_norm(rows, axis=-1, keepdims=True)
+    return (0.5 / math.sqrt(n)) * norms * a_unit * b_unit
+
+
+def _unit(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    largest = xp.max(xp.abs(x), axis=(-2, -1), keepdims=True)
+    unit = xp.where(largest > 0, largest, 1.0)
+    return x / unit, unit
+
+
+def _inverse_root(xp: Namespace, rms: Array) -> Array:
+    """rms^(−½), of rows that are next to nothing as of one of a hundred-millionth of the mean; of zeros 0."""
+    floored = rms + _FLOOR * xp.mean(rms, axis=-2, keepdims=True)
+    return xp.where(floored == 0, 0.0, 1.0 / xp.sqrt(xp.where(floored == 0, 1.0, floored)))

@@ -15,6 +15,7 @@ from .initialisers import cayley_unitary, henaff_unitary, random_unitary
 from .momentum import MomentumState, momentum_step
 from .polar import polar_rotation
 from .rotation import rotate
+from .sampling import random_test_matrix
 from .sketch import svd_sketch
 from .sketch_error import SketchError, leave_one_out_error, sketch_error, tangent_error
 from .step import polar_projection, unitary_step, unitary_transport
@@ -47,6 +48,7 @@ __all__ = [
     "momentum_step",
     "polar_projection",
     "polar_rotation",
+    "random_test_matrix",
     "random_unitary",
     "reunitarize",
     "rotate",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, generator, normal_block
+from ._array import RNG, START, Array, Namespace, astype, key_of, random_block, uniform_block
 
 
 def random_unitary(
@@ -67,7 +67,7 @@ def random_unitary(
     like = _prototype(n, dtype, xp, device)
     xp = _validate.namespace_of(dtype=like)
     shape = (*(_validate.count("batch", size) for size in batch), n, n)
-    Q, R = xp.linalg.qr(normal_block(xp, shape, like, rng))
+    Q, R = xp.linalg.qr(random_block(xp, shape, like, rng, START))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
     phase = xp.where(size > 0, diagonal, 1.0) / astype(xp, xp.where(size > 0, size, 1.0), Q.dtype)
@@ -194,7 +194,9 @@ def _plane_rotations(
     like = _prototype(n, dtype, xp, device)
     xp = _validate.namespace_of(dtype=like)
     sizes = tuple(_validate.count("batch", size) for size in batch)
-    angles = generator(rng, like).uniform(low, high, size=(*sizes, n // 2))
+    # One column of angles for every matrix.
+    draws = uniform_block(np, (*sizes, n // 2, 1), np.empty(0), key_of(rng, like), START)[..., 0]
+    angles = low + (high - low) * draws
     host = np.zeros((*sizes, n, n))
     even = 2 * np.arange(n // 2)
     host[..., even, even] = host[..., even + 1, even + 1] = np.cos(angles)

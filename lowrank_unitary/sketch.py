@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _validate
-from ._array import LEFT, RIGHT, RNG, Array, Namespace, astype, random_block, svd, uniform_block
+from ._array import (
+    COLUMNS,
+    KINDS,
+    LEFT,
+    RIGHT,
+    RNG,
+    Array,
+    Namespace,
+    astype,
+    random_block,
+    svd,
+    uniform_block,
+)
 from ._operator import Operator, operator_of
 from .factors import SVDSketch
 from .range_finder import (
@@ -39,7 +51,6 @@ _OPTIONS = {
     "columns": ("oversample",),
 }
 METHODS = tuple(_OPTIONS)
-KINDS = ("gaussian", "rademacher", "sparse_sign")
 
 
 def svd_sketch(
@@ -170,7 +181,7 @@ def svd_sketch(
         if tol is not None:
             return _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, tol, k, masked)
     elif method == "columns":
-        draws = uniform_block(xp, (*op.batch, 1, k + extra), op.like, rng)
+        draws = uniform_block(xp, (*op.batch, 1, k + extra), op.like, rng, COLUMNS)
         sketch = in_basis(op, columns_basis(xp, _array(op, method), k, draws))
     elif method == "lsi":
         sketch = least_squares(op, samples.left(rows, k) if given is None else samples.right(width))

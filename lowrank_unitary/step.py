@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, core_dtype, generator, thin_dtype
+from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
 from ._primitives import beside, pull_back, rotate_rows, scaled_columns
 from .compress import compress_factors
 from .core import CORES
@@ -236,7 +236,7 @@ def unitary_step(
     if overwrite_unitary:
         moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
         _validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
-    draws = generator(rng, unitary)
+    draws = key_of(rng, unitary)
     if isinstance(gradient, BodyFactors):
         if sketch == "tangent":
             gradient = compress_tangent(gradient, k, rng=draws)

@@ -6,6 +6,7 @@ import math
 
 from . import _validate
 from ._array import (
+    PROBES,
     RNG,
     Array,
     Namespace,
@@ -13,8 +14,8 @@ from ._array import (
     core_dtype,
     eps,
     is_complex,
-    normal_block,
     qr,
+    random_block,
     svd,
     tolerance,
     values_are_at_hand,
@@ -66,7 +67,7 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     p = _validate.count("probes", probes)
     if p == 0:
         raise ValueError("probes must be 1 or more, or None for the exact defect, got 0.")
-    test = astype(xp, normal_block(xp, (*unitary.shape[:-2], n, p), unitary, rng), dtype)
+    test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
     _, seen = pull_back(xp, unitary, test[..., :0], test)
     return xp.linalg.matrix_norm(seen - test) / math.sqrt(p)
 
@@ -213,7 +214,7 @@ def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG, nam
     if not 1 <= _validate.count(name, probes) <= n:
         least = 0 if name == "heal" else 1
         raise ValueError(f"{name} must be between {least} and n = {n}, got {probes}.")
-    Z = normal_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng)
+    Z = random_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng, PROBES)
     # One column needs no QR, which takes a fifth of the time of a small step.
     return Z / xp.linalg.matrix_norm(Z, keepdims=True) if probes == 1 else qr(xp, Z)[0]
 

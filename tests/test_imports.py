@@ -20,7 +20,7 @@ LAYERS = (
     ("_array",),
     ("_kernels",),
     ("_primitives", "_validate"),
-    ("factors", "_operator", "initialisers", "unitary", "compensated"),
+    ("factors", "_operator", "sampling", "initialisers", "unitary", "compensated"),
     ("range_finder", "rank_by_tolerance"),
     ("sketch", "compress", "tangent", "sketch_error", "warm_start", "core", "momentum"),
     ("rotation", "polar", "transport", "certificate"),

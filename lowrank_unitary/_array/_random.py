@@ -1,55 +1,265 @@
-"""Random blocks: drawn on the host from an explicit generator, so the same on every namespace."""
+"""Random blocks whose entries are functions of a seed and of their place alone.
+
+Entry (i, j) comes from the counter (i, j) and a key by Threefry-2x32 with twenty rounds (John Salmon, Mark
+Moraes, Ron Dror, David Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). So the random bits
+agree on every namespace and device, inside and outside of traces, and in every part of a block; values agree
+to rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import array_api_compat as compat
 import numpy as np
 
-from ._namespace import Array, Namespace, is_traced, move
-from ._precision import is_complex, thin_dtype
-
-RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | None"
+from ._namespace import Array, Namespace, is_traced, move, placement
+from ._precision import complex_dtype, core_dtype, is_complex, real_dtype, thin_dtype
 
 
-def generator(rng: RNG, like: Array) -> np.random.Generator:
-    """`numpy.random.default_rng(rng)`; None is refused under tracing, which would freeze the draw unseen."""
-    if rng is None and is_traced(like):
-        raise ValueError(
-            "rng must be a seed or a numpy Generator while a function is traced or differentiated, got None: "
-            "a draw made here would be frozen into the compiled function. Pass a seed to accept that, "
-            "or a test_matrix drawn outside."
+class Key(NamedTuple):
+    """Two words of 32 bits: whole numbers from 0 on, or int32 arrays inside a trace."""
+
+    high: Any
+    low: Any
+
+
+# A JAX key is one, too.
+RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | Key | Any | None"
+
+# Streams that one seed gives: what a call draws for one purpose does not shift what it draws for another.
+RIGHT, LEFT, COLUMNS, PROBES, ERRORS, START = range(6)
+KINDS = ("gaussian", "rademacher", "sparse_sign")
+# Non-zero entries in a row of a sparse sign matrix.
+_SPARSITY = 8
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_WORD = 0xFFFFFFFF
+# Numbers made at a time on the host, so that they stay in cache.
+_PANEL = 1 << 15
+
+
+def key_of(rng: RNG, like: Array) -> Key:
+    """The key of a seed, of a JAX key, or drawn from a generator or, for None, from the operating system."""
+    if isinstance(rng, Key):
+        return rng
+    if rng is None:
+        if is_traced(like):
+            raise ValueError(
+                "rng must be a seed, a numpy Generator or a JAX key while a function is traced or "
+                "differentiated, got None: a draw made here would be frozen into the compiled function. Pass "
+                "a JAX key as an argument of the function, a seed to accept that, or a test_matrix."
+            )
+        return Key(*np.random.SeedSequence().generate_state(2).tolist())
+    if isinstance(rng, np.random.Generator):
+        return Key(*rng.integers(0, 1 << 32, 2, dtype=np.uint32).tolist())
+    if compat.is_jax_array(rng):
+        return _of_jax(rng)
+    if hasattr(rng, "__index__") and not isinstance(rng, bool):
+        seed = int(rng.__index__())
+        if seed < 0:
+            raise ValueError(f"rng must be a seed of 0 or more, got {seed}.")
+        # The words that jax.random.key makes of it.
+        if seed >> 64 == 0:
+            return Key(seed >> 32, seed & _WORD)
+    try:
+        if isinstance(rng, bool):
+            raise TypeError
+        sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
+        return Key(*sequence.generate_state(2).tolist())
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"rng must be a whole number, a sequence of them, a numpy SeedSequence or Generator, a JAX key "
+            f"or None, got {rng!r} of type {type(rng).__name__}."
+        ) from error
+
+
+def _of_jax(rng: Array) -> Key:
+    jax = sys.modules["jax"]
+    if jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
+        rng = jax.random.key_data(rng)
+    if rng.shape != (2,) or rng.dtype != np.uint32:
+        raise TypeError(
+            f"rng must be one JAX key of the kind 'threefry2x32', of two words, got an array of {rng.dtype} "
+            f"and shape {tuple(rng.shape)}."
         )
-    return np.random.default_rng(rng)
+    if not is_traced(rng):
+        return Key(*np.asarray(rng).tolist())
+    return Key(*jax.lax.bitcast_convert_type(rng, np.int32))
 
 
-def normal_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG) -> Array:
-    """Standard normal entries on the device of `like`, as thin factors of it (complex: E|ω|² = 1)."""
-    draw: np.ndarray[Any, Any]
-    gen = generator(rng, like)
-    if is_complex(xp, like.dtype):
-        draw = (gen.standard_normal(shape) + 1j * gen.standard_normal(shape)) / np.sqrt(2.0)
+def random_block(
+    xp: Namespace,
+    shape: tuple[int, ...],
+    like: Array,
+    rng: RNG,
+    purpose: int,
+    kind: str = "gaussian",
+    first: tuple[int, int] = (0, 0),
+) -> Array:
+    """Independent entries of mean 0 and E|ω|² = 1, from row and column `first` on, as thin factors of `like`.
+
+    "sparse_sign" has as many non-zeros in every row as there are columns, but no more than eight: there an
+    entry depends on the width of the block as well.
+    """
+    dtype = thin_dtype(xp, like.dtype)
+    if kind == "gaussian":
+        values: Callable[..., Array] = _gaussian
     else:
-        draw = gen.standard_normal(shape)
-    return move(xp, draw, like, thin_dtype(xp, like.dtype))
+        values = _signs if kind == "rademacher" else _sparse_signs
+    return _block(xp, shape, like, rng, purpose, first, dtype, values)
 
 
-def random_block(xp, shape, like, rng, purpose=0, kind="gaussian", first=(0, 0)):
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        rng = (
-            np.random.default_rng([*np.atleast_1d(np.asarray(rng, dtype=object)), purpose, *first])
-            if (purpose or any(first))
-            else rng
-        )
-    block = normal_block(xp, shape, like, rng)
-    return xp.sign(block) if kind != "gaussian" else block
+def uniform_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG, purpose: int) -> Array:
+    """Independent entries between 0 and 1, neither of which occurs."""
+    dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
+    return _block(xp, shape, like, rng, purpose, (0, 0), dtype, lambda xp, w0, w1, _: _fraction(xp, w0))
 
 
-RIGHT, LEFT, ERRORS = 0, 4, 6
+def _block(
+    xp: Namespace,
+    shape: tuple[int, ...],
+    like: Array,
+    rng: RNG,
+    purpose: int,
+    first: tuple[int, int],
+    dtype: Any,
+    values: Callable[..., Array],
+) -> Array:
+    key = key_of(rng, like)
+    rows = shape[-2]
+    wide = complex_dtype if is_complex(xp, dtype) else real_dtype
+    if not _on_host(key, like):
+        words = _words(xp, key, purpose, shape, first, placement(like))
+        made = values(xp, *words, wide(xp, core_dtype(xp, dtype)))
+        return xp.astype(made, dtype)
+    double = np.complex128 if is_complex(xp, dtype) else np.float64
+    out = np.empty(shape, dtype=double)
+    height = max(1, _PANEL // max(1, math.prod(shape) // max(1, rows)))
+    for start in range(0, rows, height):
+        panel = (*shape[:-2], min(height, rows - start), shape[-1])
+        words = _words(np, key, purpose, panel, (first[0] + start, first[1]), None)
+        out[..., start : start + height, :] = values(np, *words, double)
+    return move(xp, out, like, dtype)
 
 
-def uniform_block(xp, shape, like, rng):
-    from ._precision import real_dtype
+def _on_host(key: Key, like: Array) -> bool:
+    """Whether numpy may make the numbers: the key has values, and `like` is on a CPU."""
+    if not isinstance(key.high, int) or compat.is_cupy_array(like):
+        return False
+    if compat.is_torch_array(like):
+        return like.device.type == "cpu" and not sys.modules["torch"].compiler.is_compiling()
+    return True
 
-    return move(xp, generator(rng, like).random(shape), like, real_dtype(xp, thin_dtype(xp, like.dtype)))
+
+def _words(
+    xp: Namespace, key: Key, purpose: int, shape: tuple[int, ...], first: tuple[int, int], device: Any
+) -> tuple[Array, Array]:
+    """Two words, int32, for every entry."""
+    *batch, rows, columns = shape
+
+    def count(size: int, start: int = 0) -> Array:
+        return xp.arange(start, start + size, dtype=xp.int32, device=device)
+
+    key = Key(*map(_signed, key))
+    if batch:
+        # A stream for every matrix; the first of them is that of a matrix alone.
+        part = _threefry(key, purpose + 0 * count(math.prod(batch)), count(math.prod(batch)))
+        key = Key(*(xp.reshape(word, (*batch, 1, 1)) for word in part))
+    elif isinstance(key.high, int):
+        key = Key(*map(_signed, _threefry(Key(*(word & _WORD for word in key)), purpose, 0, _wrapped)))
+    else:
+        key = Key(*_threefry(key, purpose, 0))
+    i, j = count(rows, first[0])[:, None], count(columns, first[1])[None, :]
+    return _threefry_in_place(key, i, j) if xp is np else _threefry(key, i, j)
+
+
+def _threefry(key: Key, x0: Any, x1: Any, wrap: Callable[[Any], Any] = lambda word: word) -> tuple[Any, Any]:
+    """Scramble the counter (x0, x1): int32 arrays, which wrap around, or numbers, which are wrapped."""
+    words = (key.high, key.low, key.high ^ key.low ^ 0x1BD11BDA)
+    x0, x1 = wrap(x0 + words[0]), wrap(x1 + words[1])
+    for step in range(20):
+        x0 = wrap(x0 + x1)
+        turn = _ROTATIONS[step % 8]
+        # The mask makes an arithmetic shift to the right a logical one.
+        x1 = wrap(x1 << turn) | ((x1 >> (32 - turn)) & ((1 << turn) - 1))
+        x1 = x1 ^ x0
+        if step % 4 == 3:
+            turn = step // 4 + 1
+            x0, x1 = wrap(x0 + words[turn % 3]), wrap(x1 + wrap(words[(turn + 1) % 3] + turn))
+    return x0, x1
+
+
+def _threefry_in_place(key: Key, x0: Any, x1: Any) -> tuple[Any, Any]:
+    """The same on numpy arrays of the shape of both together, in a third of the time."""
+    words = [
+        np.asarray(word, dtype=np.int32).view(np.uint32) for word in (*key, key.high ^ key.low ^ 0x1BD11BDA)
+    ]
+    x0, x1 = np.broadcast_arrays(x0.view(np.uint32) + words[0], x1.view(np.uint32) + words[1])
+    x0, x1, part = x0.copy(), x1.copy(), np.empty_like(x0)
+    for step in range(20):
+        turn = _ROTATIONS[step % 8]
+        np.add(x0, x1, out=x0)
+        np.left_shift(x1, turn, out=part)
+        np.right_shift(x1, 32 - turn, out=x1)
+        np.bitwise_or(x1, part, out=x1)
+        np.bitwise_xor(x1, x0, out=x1)
+        if step % 4 == 3:
+            turn = step // 4 + 1
+            np.add(x0, words[turn % 3], out=x0)
+            np.add(x1, words[(turn + 1) % 3] + np.uint32(turn), out=x1)
+    return x0, x1
+
+
+def _wrapped(word: int) -> int:
+    return word & _WORD
+
+
+def _signed(word: Any) -> Any:
+    return word - (1 << 32) if isinstance(word, int) and word >> 31 else word
+
+
+def _fraction(xp: Namespace, word: Array) -> Array:
+    """The upper 23 bits as a number between 0 and 1, in the middle of its interval: exact in float32."""
+    real = core_dtype(xp, xp.float32)
+    return (xp.astype((word >> 9) & 0x7FFFFF, real) + 0.5) * 2.0**-23
+
+
+def _sign(xp: Namespace, word: Array, bit: int) -> Array:
+    return 1.0 - 2.0 * xp.astype((word >> bit) & 1, core_dtype(xp, xp.float32))
+
+
+def _complex(xp: Namespace, real: Array, imag: Array, dtype: Any) -> Array:
+    return xp.astype(real, dtype) + 1j * xp.astype(imag, dtype)
+
+
+def _gaussian(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
+    """By G. E. P. Box and M. E. Muller, Ann. Math. Stat. 29 (1958)."""
+    radius, angle = xp.sqrt(-xp.log(_fraction(xp, w0))), (2 * math.pi) * _fraction(xp, w1)
+    if is_complex(xp, dtype):
+        return _complex(xp, radius * xp.cos(angle), radius * xp.sin(angle), dtype)
+    return math.sqrt(2.0) * radius * xp.cos(angle)
+
+
+def _signs(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
+    if is_complex(xp, dtype):
+        half = math.sqrt(0.5)
+        return _complex(xp, half * _sign(xp, w0, 31), half * _sign(xp, w1, 31), dtype)
+    return _sign(xp, w0, 31)
+
+
+def _sparse_signs(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
+    columns = w0.shape[-1]
+    chosen = min(_SPARSITY, columns)
+    lot = w1 & 0x7FFFFFFF
+    most = xp.sort(lot, axis=-1)[..., chosen - 1 : chosen]
+    size = xp.where(lot <= most, math.sqrt(columns / chosen), 0.0)
+    sign = size * _sign(xp, w0, 31)
+    if is_complex(xp, dtype):
+        # ±1 or ±i.
+        along = 0.5 * (1.0 + _sign(xp, w0, 30))
+        return _complex(xp, sign * along, sign * (1.0 - along), dtype)
+    return sign

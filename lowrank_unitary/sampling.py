@@ -1,0 +1,94 @@
+"""The random test matrices of sketches, for those who apply them themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _validate
+from ._array import KINDS, RIGHT, RNG, Array, Namespace, random_block
+
+
+def random_test_matrix(
+    rows: int,
+    columns: int,
+    /,
+    *,
+    kind: str = "gaussian",
+    first_row: int = 0,
+    first_column: int = 0,
+    dtype: Any = None,
+    batch: tuple[int, ...] = (),
+    rng: RNG = None,
+    xp: Namespace = np,
+    device: Any = None,
+) -> Array:
+    """Part of the random matrix that a sketch is made with; entries of mean 0 and E|ω|² = 1.
+
+    An entry is a function of the seed, its row and its column, and of nothing else: the same on every
+    namespace and device, in a matrix of any size, and in any part of it.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of the part.
+    kind : {"gaussian", "rademacher", "sparse_sign"}
+        Normal numbers; ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8) (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of
+        each row and zeros elsewhere, which for ℓ < 8 is the same as ±1. Where they are depends on ℓ, so that
+        sparse signs cannot be cut into columns.
+    first_row, first_column : int
+        Where the part begins.
+    dtype : dtype of the namespace, optional
+        float32, float64, complex64 or complex128; float64 by default.
+    batch : tuple of int
+        Leading axes: a stream for every matrix, the first of which is that of a matrix alone.
+    rng : int, numpy.random.Generator, JAX key or None
+        Source of randomness.
+    xp : namespace
+        numpy, torch, jax.numpy, cupy, …
+    device : device of the namespace, optional
+        Where the result is to live.
+
+    Returns
+    -------
+    array, shape (…, rows, columns)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges.
+
+    Notes
+    -----
+    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers from
+    two words by Box and Muller, with 23 bits each, so that none is larger than 5.8. Random bits agree to the
+    last, values to rounding. An int seed gives the same as ``jax.random.key`` of it.
+
+    References
+    ----------
+    John Salmon, Mark Moraes, Ron Dror, David Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Examples
+    --------
+    A matrix that lives in two parts, each of which draws its own rows:
+
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> whole = lu.random_test_matrix(6, 3, rng=0)
+    >>> lower = lu.random_test_matrix(2, 3, first_row=4, rng=0)
+    >>> bool(np.all(lower == whole[4:]))
+    True
+    """
+    _validate.choice("kind", kind, KINDS)
+    counts = {"rows": rows, "columns": columns, "first_row": first_row, "first_column": first_column}
+    for name, value in counts.items():
+        _validate.count(name, value)
+    if kind == "sparse_sign" and first_column:
+        raise ValueError("first_column must be 0 for kind='sparse_sign', whose rows cannot be cut.")
+    if dtype is None:
+        dtype = np.float64 if xp is np else xp.float64
+    like = xp.empty((0,), dtype=dtype, device=device)
+    xp = _validate.namespace_of(dtype=like)
+    shape = (*(_validate.count("batch", size) for size in batch), rows, columns)
+    return random_block(xp, shape, like, rng, RIGHT, kind, (first_row, first_column))

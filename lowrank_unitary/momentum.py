@@ -56,6 +56,13 @@ class MomentumState(NamedTuple):
         ------
         TypeError, ValueError
             For arguments outside the stated ranges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.MomentumState.start(np.eye(10), 3, scaling="rows").second.shape
+        (10, 1)
         """
         xp = _validate.namespace_of(unitary=unitary)
         n = _validate.square("unitary", unitary)
@@ -137,7 +144,7 @@ def momentum_step(
     """
     xp, n, _ = checked(body_factors)
     C, Q = state.momentum
-    _validate.namespace_of(body_factors=body_factors.left, momentum=C, second=state.second)
+    _validate.namespace_of(body_factors=body_factors.left, momentum=C, second=state.second, steps=state.steps)
     _validate.factor_pair("state.momentum.left", C, "state.momentum.right", Q, n)
     k, dtype = C.shape[-1], C.dtype
     for name, value in (("decay", decay), ("second_decay", second_decay)):
@@ -157,7 +164,8 @@ def momentum_step(
     if second.shape[-2]:
         rms = row_rms(xp, left, right)
         if second.shape[-2] == 1:
-            rms = xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
+            rms, unit = _unit(xp, rms)
+            rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
         # Roots and not squares: those of float32 gradients of 1e-30 are zero.
         second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
         scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps))
@@ -185,6 +193,7 @@ def _unit(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 
 def _inverse_root(xp: Namespace, rms: Array) -> Array:
-    """rms^(−½), of rows that are next to nothing as of one of a hundred-millionth of the mean; of zeros 0."""
-    floored = rms + _FLOOR * xp.mean(rms, axis=-2, keepdims=True)
+    """rms^(−½), but no more than that of a row far below the mean one; 0 where all rows are zero."""
+    floor = _FLOOR * xp.mean(rms, axis=-2, keepdims=True)
+    floored = xp.where(rms < floor, floor, rms)
     return xp.where(floored == 0, 0.0, 1.0 / xp.sqrt(xp.where(floored == 0, 1.0, floored)))

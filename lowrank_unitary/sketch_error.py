@@ -161,9 +161,9 @@ def tangent_error(
     Notes
     -----
     The exponential and the Cayley transform of skew-Hermitian matrices do not stretch distances, in any
-    unitarily invariant norm, and neither does the polar factor of I + A: ‖U exp(−ηA) − U exp(−ηÂ)‖ ≤
-    η‖A − Â‖. For small η both sides agree to first order. The bound holds for the result of a step from the
-    same U; it says nothing about the descent of the loss.
+    unitarily invariant norm, nor does the polar factor of I + A in the Frobenius norm: ‖U exp(−ηA) −
+    U exp(−ηÂ)‖ ≤ η‖A − Â‖. For small η both sides agree to first order. The bound holds for the result of a
+    step from the same U; it says nothing about the descent of the loss.
 
     Examples
     --------

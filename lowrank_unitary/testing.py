@@ -1,6 +1,6 @@
-"""Assertions for users' own tests; every one compares with a dense definition in extended precision.
+"""Assertions for users' own tests; all but the last compare with a dense definition in extended precision.
 
-Arguments may be arrays of any namespace. O(n³), so meant for small matrices.
+Arguments may be arrays of any namespace. O(n³), so meant for small matrices; that of body factors is O(n²).
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import reference
-from ._array import Array, array_namespace, to_numpy, tolerance
-from .factors import LowRankRotation
+from ._array import RNG, Array, array_namespace, to_numpy, tolerance
+from .factors import BodyFactors, LowRankFactors, LowRankRotation
+from .sampling import random_test_matrix
 
 
 def assert_unitary(unitary: Array, /, *, tol: float | None = None) -> None:
@@ -129,6 +130,69 @@ def assert_matches_dense(
     if not error <= tol:
         raise AssertionError(
             f"the {update} step is off by {error:.3g} (Frobenius norm), more than {tol:.3g}."
+        )
+
+
+def assert_body_factors(
+    unitary: Array,
+    factors: LowRankFactors,
+    body_factors: BodyFactors,
+    /,
+    *,
+    probes: int = 2,
+    tol: float | None = None,
+    rng: RNG = 0,
+) -> None:
+    """Assert that body factors are those of given factors at U: left_b right_bᴴ = Uᴴ left rightᴴ.
+
+    For code that takes Uᴴ left from elsewhere, such as a backward pass: a transpose without the conjugation,
+    or a U that has moved since, gives a wrong step and no error.
+
+    Parameters
+    ----------
+    unitary : array, shape (…, n, n)
+    factors : LowRankFactors
+        left and right (…, n, m).
+    body_factors : BodyFactors
+        left and right (…, n, m'), m' need not be m.
+    probes : int
+        Number of random vectors; one sees every difference but by a chance that is never met.
+    tol : float, optional
+        Largest difference relative to the product, by default c(n, m)·eps of the dtype.
+    rng : int, numpy.random.Generator, JAX key or None
+        Source of the vectors.
+
+    Raises
+    ------
+    AssertionError
+        With the largest relative difference and the bound.
+
+    Notes
+    -----
+    One read of U on the host: O(n² + nm) for each probe, so fit to stay in a training loop while debugging.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.testing import assert_body_factors
+    >>> U, x, delta = lu.random_unitary(30, rng=1), *np.random.default_rng(0).standard_normal((2, 30, 8))
+    >>> assert_body_factors(U, lu.LowRankFactors(delta, x), lu.BodyFactors(U.T @ delta, x))
+    """
+    U, left, right, body_left, body_right = map(to_numpy, (unitary, *factors, *body_factors))
+    block = random_test_matrix(right.shape[-2], probes, rng=rng)
+    expected = reference.adjoint(U) @ (left @ (reference.adjoint(right) @ block))
+    difference = body_left @ (reference.adjoint(body_right) @ block) - expected
+    sizes = (np.linalg.norm(x, axis=(-2, -1)) for x in (difference, expected, left, right))
+    error, size, *norms = (np.asarray(x, dtype=np.float64) for x in sizes)
+    relative = _largest(error / np.where(size > 0, size, 1.0))
+    # Where the products cancel, rounding is of the size of the factors and not of the product.
+    scale = max(1.0, _largest(norms[0] * norms[1] / np.where(size > 0, size, 1.0)))
+    bound = scale * _bound(unitary, left.shape[-1]) if tol is None else tol
+    if not relative <= bound:
+        raise AssertionError(
+            f"body_factors differ from Uᴴ left rightᴴ by {relative:.3g} of its norm, more than {bound:.3g}: "
+            f"are they those of this U, and conjugated where they are complex?"
         )
 
 

@@ -61,6 +61,13 @@ class SketchState(NamedTuple):
         ------
         TypeError, ValueError
             For arguments outside the stated ranges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.SketchState.start(np.eye(10), 3, rng=0).basis.shape
+        (10, 7)
         """
         xp = _validate.namespace_of(unitary=unitary)
         n = _validate.square("unitary", unitary)

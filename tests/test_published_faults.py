@@ -136,7 +136,7 @@ def test_compression_after_projection_keeps_what_moves_the_matrix(dtype):
     rng = np.random.default_rng(0)
     n, k = 64, 1
     cosines = {"first project": [], "first compress": []}
-    for seed in range(20):
+    for seed in range(60):
         unitary = lu.random_unitary(n, dtype=dtype, rng=rng)
         S, A = normal(rng, (n, n), dtype), normal(rng, (n, n), dtype)
         S, A = S + ct(S), A - ct(A)

@@ -57,6 +57,22 @@ def beside(xp: Namespace, *blocks: Array) -> Array:
     return xp.concat(broadcast(xp, *blocks), axis=-1)
 
 
+def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Matrices divided by their largest entry, and that, (…, 1, 1); of a zero matrix 1.
+
+    Squares of numbers beyond 1e19, or below 1e-23, have no place in single precision.
+    """
+    largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1), keepdims=True)
+    unit = xp.where(largest > 0, largest, 1.0)
+    return x / unit, unit
+
+
+def frobenius_norm(xp: Namespace, x: Array) -> Array:
+    """The norm of matrices of any scale."""
+    x, unit = unit_scaled(xp, x)
+    return xp.linalg.matrix_norm(x) * unit[..., 0, 0]
+
+
 def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
 

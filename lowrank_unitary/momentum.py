@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from . import _validate
 from ._array import Array, Namespace, astype, placement, qr, real_dtype, thin_dtype
-from ._primitives import adjoint, beside
+from ._primitives import adjoint, beside, unit_scaled
 from .compress import leading_planes
 from .core import checked
 from .factors import BodyFactors
@@ -164,7 +164,7 @@ def momentum_step(
     if second.shape[-2]:
         rms = row_rms(xp, left, right)
         if second.shape[-2] == 1:
-            rms, unit = _unit(xp, rms)
+            rms, unit = unit_scaled(xp, rms)
             rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
         # Roots and not squares: those of float32 gradients of 1e-30 are zero.
         second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
@@ -176,20 +176,14 @@ def momentum_step(
 def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
     """Root mean square of every row of skew(left rightᴴ), shape (…, n, 1), from thin products."""
     n = left.shape[-2]
-    a, a_unit = _unit(xp, left)
-    b, b_unit = _unit(xp, right)
+    a, a_unit = unit_scaled(xp, left)
+    b, b_unit = unit_scaled(xp, right)
     # Row i is (a_i Bᴴ − b_i Aᴴ)/2; with an orthonormal basis of [A, B] its length is that of 2k numbers.
     R = qr(xp, beside(xp, a, b))[1]
     k = a.shape[-1]
     rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
     norms = xp.linalg.vector_norm(rows, axis=-1, keepdims=True)
     return (0.5 / math.sqrt(n)) * norms * a_unit * b_unit
-
-
-def _unit(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    largest = xp.max(xp.abs(x), axis=(-2, -1), keepdims=True)
-    unit = xp.where(largest > 0, largest, 1.0)
-    return x / unit, unit
 
 
 def _inverse_root(xp: Namespace, rms: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 from . import _validate
 from ._array import Array, Namespace, astype, is_complex, placement, qr, values_are_at_hand
 from ._operator import Operator
-from ._primitives import adjoint
+from ._primitives import adjoint, frobenius_norm
 from .range_finder import extended, power_basis
 
 # Rank by tolerance: columns of a block, and of the further one that only measures what is left; the chance
@@ -63,7 +63,7 @@ def _grown_basis(
     seen = op.forward(draw(MEASURING, 0))
     # Half of the square for what the basis leaves, so that the other half can be truncated.
     share = math.sqrt(0.5) * tol / surely(xp, op.dtype, MEASURING, MISSED)
-    bound = share * xp.linalg.matrix_norm(seen)
+    bound = share * frobenius_norm(xp, seen)
     basis = power_basis(op, draw(min(BLOCK, widest), MEASURING), power_iterations)
     while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, seen) > bound)):
         width = basis.shape[-1]
@@ -77,7 +77,7 @@ def _grown_basis(
 
 def left_over(xp: Namespace, basis: Array, seen: Array) -> Array:
     """‖(I − QQᴴ)AΩ‖_F from Q and AΩ."""
-    return xp.linalg.matrix_norm(seen - basis @ (adjoint(xp, basis) @ seen))
+    return frobenius_norm(xp, seen - basis @ (adjoint(xp, basis) @ seen))
 
 
 def surely(xp: Namespace, dtype: Any, columns: int, chance: float) -> float:

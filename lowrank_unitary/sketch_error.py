@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import ERRORS, RNG, Array, Namespace, inv, qr, random_block, stop_gradient, svd
+from ._array import ERRORS, RNG, Array, eps, inv, qr, random_block, svd
 from ._operator import Operator, operator_of
-from ._primitives import adjoint
+from ._primitives import adjoint, eye_like, frobenius_norm, unit_scaled
 from .factors import BodyFactors, LowRankFactors, SVDSketch
 from .rank_by_tolerance import surely
 from .tangent import Tangent
@@ -100,6 +100,10 @@ def sketch_error(
     >>> bool(error.frobenius_lower <= true <= error.frobenius_upper)
     True
     """
+    if not isinstance(sketch, SVDSketch | LowRankFactors | BodyFactors):
+        raise TypeError(
+            f"sketch must be an SVDSketch, LowRankFactors or BodyFactors, got {type(sketch).__name__}."
+        )
     left, right = sketch.factors() if isinstance(sketch, SVDSketch) else sketch
     op = operator_of("matrix", matrix, right)
     if right.shape[-2] != op.columns or (op.rows or left.shape[-2]) != left.shape[-2]:
@@ -181,7 +185,7 @@ def tangent_error(
     True
     """
     op = Tangent.of(unitary, gradient).operator
-    C, Q = body_factors
+    C, Q = _body(body_factors)
     _validate.factor_pair("body_factors.left", C, "body_factors.right", Q, op.columns)
     C_adjoint, Q_adjoint = adjoint(op.xp, C), adjoint(op.xp, Q)
 
@@ -191,6 +195,12 @@ def tangent_error(
     return estimated_norms(
         op, missed, lambda block: -missed(block), probes, probability, power_iterations, rng
     )
+
+
+def _body(body_factors: BodyFactors) -> BodyFactors:
+    if not isinstance(body_factors, BodyFactors):
+        raise TypeError(f"body_factors must be BodyFactors(C, Q), got {type(body_factors).__name__}.")
+    return body_factors
 
 
 def leave_one_out_error(samples: Array, /) -> Array:
@@ -238,13 +248,17 @@ def leave_one_out_error(samples: Array, /) -> Array:
     if width > m:
         raise ValueError(f"samples must have no more columns than rows, got {tuple(samples.shape)}.")
     _, R = qr(xp, samples)
-    largest = xp.max(xp.abs(R), axis=(-2, -1))
-    R = R / xp.where(largest > 0, largest, 1.0)[..., None, None]
-    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖; zero for samples that depend on one another.
-    rows = xp.sum(xp.abs(inv(xp, R)) ** 2, axis=-1)
-    singular = ~xp.all(xp.isfinite(rows), axis=-1) & xp.all(xp.isfinite(R), axis=(-2, -1))
-    mean = xp.mean(1.0 / rows, axis=-1)
-    return largest * xp.sqrt(xp.where(singular, 0.0, mean))
+    scaled, unit = unit_scaled(xp, R)
+    # Samples that depend on others leave a zero on the diagonal: as good as rounding.
+    tiny = eps(xp, R.dtype)
+    diagonal = xp.linalg.diagonal(scaled)
+    lift = xp.where(xp.abs(diagonal) < tiny, tiny - diagonal, 0.0 * diagonal)
+    R = scaled + lift[..., None, :] * eye_like(xp, R)
+    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖.
+    lengths = 1.0 / xp.linalg.vector_norm(inv(xp, R), axis=-1)
+    size = xp.linalg.vector_norm(lengths, axis=-1) * unit[..., 0, 0] / math.sqrt(width)
+    # Zero samples were lifted, too.
+    return size * xp.max(xp.abs(scaled), axis=(-2, -1))
 
 
 def estimated_norms(
@@ -258,22 +272,25 @@ def estimated_norms(
 ) -> SketchError:
     """The norms of a difference E that is known by its products, like `op` by its own."""
     xp = op.xp
-    p = _validate.rank(probes, op.columns, "probes")
+    p = _validate.count("probes", probes)
+    if p == 0:
+        raise ValueError("probes must be 1 or more, got 0.")
     q = _validate.count("power_iterations", power_iterations)
     if not 0 < probability < 1:
         raise ValueError(f"probability must lie between 0 and 1, got {probability}.")
     missed = 0.5 * (1 - probability)
     block = random_block(xp, (*op.batch, op.columns, p), op.like, rng, ERRORS)
     seen = forward(block)
-    frobenius = xp.linalg.matrix_norm(seen) / math.sqrt(p)
+    frobenius = frobenius_norm(xp, seen) / math.sqrt(p)
     basis, R = qr(xp, seen)
     # ‖(E Eᴴ)^q E Ω‖ from triangular factors, each brought to the order of 1: powers overflow early.
-    triangle, logs = _unit(xp, R)
+    triangle, unit = unit_scaled(xp, R)
+    logs = xp.log2(unit[..., 0, 0])
     for step in range(2 * q):
         basis, R = qr(xp, backward(basis) if step % 2 == 0 else forward(basis))
-        R, log = _unit(xp, R)
-        triangle, more = _unit(xp, R @ triangle)
-        logs = logs + log + more
+        R, unit = unit_scaled(xp, R)
+        triangle, more = unit_scaled(xp, R @ triangle)
+        logs = logs + xp.log2((unit * more)[..., 0, 0])
     power = xp.linalg.matrix_norm(triangle)
     norm = xp.where(
         power > 0, 2.0 ** ((xp.log2(xp.where(power > 0, power, 1.0)) + logs) / (2 * q + 1)), power
@@ -283,10 +300,3 @@ def estimated_norms(
     # ‖E Ω‖² is p times the estimate; one singular value has all of it at most.
     scale = (upper / math.sqrt(p)) ** (1.0 / (2 * q + 1))
     return SketchError(frobenius, lower * frobenius, upper * frobenius, rayleigh, scale * norm)
-
-
-def _unit(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """A matrix divided by its largest entry, and the log2 of that; zero stays."""
-    largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1))
-    divisor = xp.where(largest > 0, largest, 1.0)
-    return x / divisor[..., None, None], xp.log2(divisor)

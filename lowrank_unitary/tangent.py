@@ -11,7 +11,7 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace
 from ._operator import Operator, operator_of
-from ._primitives import adjoint, product, pull_back
+from ._primitives import adjoint, frobenius_norm, product, pull_back
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
 from .range_finder import power_basis
@@ -296,7 +296,7 @@ def _sketched(
     untouched = measured - 0.5 * (C @ (adjoint(xp, B) @ probes) - B @ (adjoint(xp, C) @ probes))
     kept, sizes = leading_planes(xp, C, B, n)
     bound = surely(xp, op.dtype, MEASURING, MISSED)
-    return _within(xp, kept, sizes, xp.linalg.matrix_norm(untouched), bound, tol, k, masked)
+    return _within(xp, kept, sizes, frobenius_norm(xp, untouched), bound, tol, k, masked)
 
 
 def _within(

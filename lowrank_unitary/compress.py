@@ -79,7 +79,7 @@ def compress_factors(
     width = int(factors.left.shape[-1])
     if rank is not None and tol is None:
         rank = _validate.rank(rank, op.smaller_side)
-        if width <= rank and method is None:
+        if width <= rank:
             return factors
     if method is None:
         most = rank if rank is not None else max_rank

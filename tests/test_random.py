@@ -39,6 +39,15 @@ def test_scrambling_gives_the_known_answers(key, counter, words):
             assert made.view(np.uint32) == word
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_numbers_as_keys_wrap_around_like_arrays(high, low):
+    # The second pair is chosen such that words and the turns added to them leave 32 bits.
+    for key in (Key(high, low), Key(2**31 - 1, 2**31 - 3), Key(2**32 - 1, 2**32 - 2)):
+        first = _random._threefry(Key(*map(_random._signed, key)), *np.zeros((2, 1, 1), dtype=np.int32))
+        second = _random._threefry(key, 0, 0, _random._wrapped)
+        assert [int(x.view(np.uint32)[0, 0]) for x in first] == list(second)
+
+
 @pytest.mark.parametrize("xp", [np, array_api_strict, torch, jax.numpy], ids=lambda xp: xp.__name__)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_bits_are_the_same_on_every_namespace(xp, batch):

@@ -189,7 +189,8 @@ def _threefry(key: Key, x0: Any, x1: Any, wrap: Callable[[Any], Any] = lambda wo
         x1 = x1 ^ x0
         if step % 4 == 3:
             turn = step // 4 + 1
-            x0, x1 = wrap(x0 + words[turn % 3]), wrap(x1 + wrap(words[(turn + 1) % 3] + turn))
+            x0, more = wrap(x0 + words[turn % 3]), words[(turn + 1) % 3] + turn
+            x1 = wrap(x1 + (_signed(more & _WORD) if isinstance(more, int) else more))
     return x0, x1
 
 

@@ -122,7 +122,7 @@ def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:
         raise ValueError(f"{name} must have shape (m, n) with m, n ≥ 1, got {tuple(matrix.shape)}.")
     rows, columns = map(int, matrix.shape)
     own = np.empty((1, 1), dtype=matrix.dtype)
-    _validate.namespace_of(**{name: own})
+    _validate.namespace_of(**{name: own} if like is None else {name: own, "test_matrix": like})
     if like is not None:
         _validate.same_dtype(np, "test_matrix", like, **{name: own})
     like = own if like is None else like
@@ -130,8 +130,19 @@ def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:
         transposed = matrix.conj().T
         products: tuple[Product, Product] = (lambda block: matrix @ block, lambda block: transposed @ block)
     else:
-        products = (matrix.matmat, matrix.rmatmat)
+        products = (matrix.matmat, lambda block: _adjoint_product(name, matrix, block))
     return Operator(name, compat.array_namespace(like), like, (), rows, columns, *products)
+
+
+def _adjoint_product(name: str, operator: Any, block: Array) -> Array:
+    try:
+        return operator.rmatmat(block)
+    except (NotImplementedError, TypeError) as error:
+        # Either is what scipy raises for an operator that was given none.
+        raise TypeError(
+            f"{name} must have an adjoint product, which failed with: {error}. Give the LinearOperator an "
+            f"rmatvec or rmatmat."
+        ) from error
 
 
 def _is_sparse(matrix: Any) -> bool:

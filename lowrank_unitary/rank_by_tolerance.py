@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from . import _validate
@@ -30,6 +31,8 @@ def largest_rank(
         if max_rank is not None or masked:
             raise ValueError("max_rank and masked have no meaning without tol: leave them out.")
         return _validate.rank(rank, largest)
+    if not isinstance(tol, Real):
+        raise TypeError(f"tol must be a real number, got {tol!r} of type {type(tol).__name__}.")
     if not 0 <= tol < 1:
         raise ValueError(
             f"tol must be at least 0 and less than 1, a share of the norm of the matrix, got {tol}."

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import ERRORS, RNG, Array, eps, inv, qr, random_block, svd
+from ._array import ERRORS, RNG, Array, astype, eps, qr, random_block, svd, thin_dtype
 from ._operator import Operator, operator_of
-from ._primitives import adjoint, eye_like, frobenius_norm, unit_scaled
+from ._primitives import adjoint, frobenius_norm, unit_scaled
 from .factors import BodyFactors, LowRankFactors, SVDSketch
 from .rank_by_tolerance import surely
 from .tangent import Tangent
@@ -247,18 +247,15 @@ def leave_one_out_error(samples: Array, /) -> Array:
     m, width = _validate.matrix("samples", samples)
     if width > m:
         raise ValueError(f"samples must have no more columns than rows, got {tuple(samples.shape)}.")
-    _, R = qr(xp, samples)
-    scaled, unit = unit_scaled(xp, R)
-    # Samples that depend on others leave a zero on the diagonal: as good as rounding.
-    tiny = eps(xp, R.dtype)
-    diagonal = xp.linalg.diagonal(scaled)
-    lift = xp.where(xp.abs(diagonal) < tiny, tiny - diagonal, 0.0 * diagonal)
-    R = scaled + lift[..., None, :] * eye_like(xp, R)
-    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖.
-    lengths = 1.0 / xp.linalg.vector_norm(inv(xp, R), axis=-1)
-    size = xp.linalg.vector_norm(lengths, axis=-1) * unit[..., 0, 0] / math.sqrt(width)
-    # Zero samples were lifted, too.
-    return size * xp.max(xp.abs(scaled), axis=(-2, -1))
+    dtype = thin_dtype(xp, samples.dtype)
+    _, s, vh = svd(xp, qr(xp, astype(xp, samples, dtype))[1])
+    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖, and R⁻¹ = V S⁻¹ Uᴴ. Of samples that depend on one
+    # another rounding is left: no singular value is known to be smaller than that.
+    largest = s[..., :1]
+    unit = xp.where(largest > 0, largest, 1.0)
+    s = xp.where(s < eps(xp, dtype) * unit, eps(xp, dtype), s / unit)
+    rows = xp.sum((xp.abs(vh) / s[..., None]) ** 2, axis=-2)
+    return largest[..., 0] * xp.sqrt(xp.mean(1.0 / rows, axis=-1))
 
 
 def estimated_norms(

@@ -107,6 +107,13 @@ OMEGA = np.eye(6)[:, :3]
     [
         (lambda: lu.svd_sketch([[1.0]], 1), TypeError, "matrix must be an array, LowRankFactors"),
         (lambda: lu.svd_sketch(None, 1), TypeError, "matrix must be an array, LowRankFactors"),
+        (
+            lambda: lu.svd_sketch(
+                scipy.sparse.linalg.LinearOperator((6, 6), matvec=lambda x: x, dtype=float), 1
+            ),
+            TypeError,
+            "matrix must have an adjoint product",
+        ),
         (lambda: lu.svd_sketch(PAIR, 1), ValueError, "test_matrix must be an array of shape"),
         (
             lambda: lu.svd_sketch(PAIR, 1, method="single_pass", test_matrix=OMEGA),

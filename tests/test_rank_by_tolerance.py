@@ -166,6 +166,7 @@ def test_nothing_and_nan_need_one_column(dtype):
         (lambda A: lu.svd_sketch(A, 2, tol=0.1), ValueError, "give either rank or tol, got both"),
         (lambda A: lu.svd_sketch(A, tol=1.0), ValueError, "tol must be at least 0 and less than 1"),
         (lambda A: lu.svd_sketch(A, tol=math.nan), ValueError, "tol must be at least 0 and less than 1"),
+        (lambda A: lu.svd_sketch(A, tol="small"), TypeError, "tol must be a real number"),
         (lambda A: lu.svd_sketch(A, 2, max_rank=3), ValueError, "max_rank and masked have no meaning"),
         (lambda A: lu.svd_sketch(A, tol=0.1, max_rank=9), ValueError, "max_rank must be between 1 and 6"),
         (

@@ -14,6 +14,10 @@ def adjoint(x):
     return np.conj(x.T)
 
 
+def skew(x):
+    return 0.5 * (x - adjoint(x))
+
+
 def demand(condition, message):
     """Not `assert`, which a flag of the interpreter removes."""
     if not condition:

@@ -158,6 +158,31 @@ def disturbed_v1(name: str, dtype: str, n: int) -> Step:
     return step
 
 
+@dataclass
+class Factors:
+    """A gradient in thin factors, the same in the body frame, and two matrices to be moved."""
+
+    space: Namespace
+    unitary: Any
+    plain: Any
+    factors: Any
+    body_factors: Any
+
+
+def factors_v1(name: str, dtype: str, n: int, m: int) -> Factors:
+    """The U of step_v1 and m columns that fall off like 1/j; seed 20260104."""
+    step = step_v1(name, dtype, n, 1)
+    rng = np.random.default_rng(20260104)
+    left, right = _normal(rng, (n, m), dtype), _normal(rng, (n, m), dtype)
+    left /= np.arange(1, m + 1, dtype=left.real.dtype)
+    known = np.conj(step.space.host(step.unitary).T) @ left
+    left, right, known = (step.space.array(x) for x in (left, right, known))
+    plain = step.space.array(step.space.host(step.unitary).copy())
+    return Factors(
+        step.space, step.unitary, plain, lu.LowRankFactors(left, right), lu.BodyFactors(known, right)
+    )
+
+
 def _normal(rng: np.random.Generator, shape: tuple[int, int], dtype: str, scale: float = 1.0) -> np.ndarray:
     x = np.empty(shape, dtype)
     for start in range(0, shape[0], PANEL):

@@ -68,7 +68,7 @@ class Operator:
         if not compat.is_array_api_obj(result) or result.ndim < 2 or result.shape[-1] != block.shape[-1]:
             got = tuple(result.shape) if hasattr(result, "shape") else type(result).__name__
             raise ValueError(
-                f"{self.name} must have a {product} that returns an array with one column for each of the "
+                f"the {product} of {self.name} must return an array with one column for each of the "
                 f"{block.shape[-1]} it is given, got {got}."
             )
         _validate.same_dtype(self.xp, "test_matrix", self.like, **{f"the {product} of {self.name}": result})

@@ -13,6 +13,9 @@ from .sketch import svd_sketch
 
 Factors = TypeVar("Factors", LowRankFactors, BodyFactors)
 
+# Of those of svd_sketch: one needs entries, the other has nothing to say for factors.
+METHODS = ("exact", "randomized", "krylov", "single_pass")
+
 
 def compress_factors(
     factors: Factors,
@@ -75,6 +78,8 @@ def compress_factors(
     """
     if not isinstance(factors, LowRankFactors | BodyFactors):
         raise TypeError(f"factors must be LowRankFactors or BodyFactors, got {type(factors).__name__}.")
+    if method is not None:
+        _validate.choice("method", method, METHODS)
     op = operator_of("factors", factors)
     width = int(factors.left.shape[-1])
     if rank is not None and tol is None:

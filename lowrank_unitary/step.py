@@ -9,7 +9,6 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
 from ._primitives import beside, pull_back, rotate_rows, scaled_columns
-from .compress import compress_factors
 from .core import CORES
 from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
@@ -237,12 +236,13 @@ def unitary_step(
         moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
         _validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
     draws = key_of(rng, unitary)
+    thin = isinstance(gradient, LowRankFactors | BodyFactors)
+    if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
+        factors = svd_sketch(gradient, k, method=sketch, rng=draws).factors()
+        gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
     if isinstance(gradient, BodyFactors):
-        if sketch == "tangent":
-            gradient = compress_tangent(gradient, k, rng=draws)
-        else:
-            gradient = compress_factors(gradient, k, method=sketch, rng=draws)
-        body = BodyFactors(-eta * gradient.left, gradient.right)
+        kept = compress_tangent(gradient, k, rng=draws) if sketch == "tangent" else gradient
+        body = BodyFactors(-eta * kept.left, kept.right)
         healing = None
         if heal:
             Z = orthonormal_probes(xp, unitary, heal, draws, "heal")
@@ -254,8 +254,7 @@ def unitary_step(
         body = BodyFactors(-eta * C, Q)
         healing = None if Z is None else healing_rotation(xp, Z, seen)
     else:
-        factors = svd_sketch(gradient, k, method=sketch, rng=draws).factors()
-        body, healing = _pulled_back(unitary, -eta * factors.left, factors.right, "auto", heal, draws)
+        body, healing = _pulled_back(unitary, -eta * gradient.left, gradient.right, "auto", heal, draws)
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)

@@ -123,7 +123,7 @@ OMEGA = np.eye(6)[:, :3]
         (
             lambda: lu.svd_sketch((lambda x: x[:, :1], lambda x: x), 1, test_matrix=OMEGA),
             ValueError,
-            "matrix must have a matmul that returns an array with one column",
+            "the matmul of matrix must return an array with one column",
         ),
         (
             lambda: lu.svd_sketch((lambda x: x, lambda x: x[:4]), 1, test_matrix=OMEGA),

@@ -1,4 +1,4 @@
-"""Anything that can be multiplied with thin blocks from both sides, behind one interface."""
+"""Anything that can be multiplied with thin blocks from both sides, and the blocks to multiply it with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import array_api_compat as compat
 import numpy as np
 
 from . import _validate
-from ._array import Array, Namespace, astype, thin_dtype
+from ._array import ERRORS, KINDS, LEFT, RIGHT, RNG, Array, Namespace, astype, random_block, thin_dtype
 from ._primitives import adjoint, adjoint_product, product
 from .factors import BodyFactors, LowRankFactors
 
@@ -134,6 +134,15 @@ def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:
     return Operator(name, compat.array_namespace(like), like, (), rows, columns, *products)
 
 
+def refuse_callables(name: str, matrix: Any, method: str) -> None:
+    """For methods that need to know the number of rows before the first product."""
+    if isinstance(matrix, tuple) and not isinstance(matrix, LowRankFactors | BodyFactors):
+        raise TypeError(
+            f"{name} must be more than a pair of callables for method={method!r}, which needs its number of "
+            f"rows: wrap them in a scipy.sparse.linalg.LinearOperator."
+        )
+
+
 def _adjoint_product(name: str, operator: Any, block: Array) -> Array:
     try:
         return operator.rmatmat(block)
@@ -148,3 +157,48 @@ def _adjoint_product(name: str, operator: Any, block: Array) -> Array:
 def _is_sparse(matrix: Any) -> bool:
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and bool(sparse.issparse(matrix))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where the columns of the test matrices of an operator come from."""
+
+    op: Operator
+    kind: str
+    given: Array | None
+    rng: RNG
+
+    @classmethod
+    def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
+        """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
+        if isinstance(test_matrix, str):
+            return cls(op, _validate.choice("test_matrix", test_matrix, KINDS), None, rng)
+        if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
+            raise ValueError(
+                f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "
+                f"{tuple(test_matrix.shape)}."
+            )
+        _validate.batches(**{op.name: op.like, "test_matrix": test_matrix})
+        _validate.same_dtype(op.xp, op.name, op.like, test_matrix=test_matrix)
+        return cls(op, "gaussian", astype(op.xp, test_matrix, op.dtype), rng)
+
+    def right(self, columns: int, first: int = 0) -> Array:
+        """Columns of Ω from `first` on."""
+        if self.given is not None and first + columns <= self.given.shape[-1]:
+            return self.given[..., first : first + columns]
+        shape = (*self.op.batch, self.op.columns, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, RIGHT, self.kind, (0, first))
+
+    def width(self, width: int) -> int:
+        """How many columns there are: those of a matrix that was given, or as many as are wanted."""
+        return width if self.given is None else int(self.given.shape[-1])
+
+    def measuring(self, columns: int) -> Array:
+        """Columns that no basis is made of, always Gaussian."""
+        shape = (*self.op.batch, self.op.columns, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, ERRORS)
+
+    def left(self, rows: int, columns: int) -> Array:
+        """A test matrix for the other side."""
+        shape = (*self.op.batch, rows, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, LEFT, self.kind)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
 from . import _validate
 from ._array import Array, Namespace, astype, is_complex, placement, qr, values_are_at_hand
-from ._operator import Operator
+from ._operator import Operator, Samples
 from ._primitives import adjoint, frobenius_norm
 from .range_finder import extended, power_basis
 
@@ -41,14 +40,14 @@ def largest_rank(
 
 
 def basis_within(
-    op: Operator, draw: Callable[..., Array], width: int, q: int, tol: float, *, masked: bool
+    op: Operator, samples: Samples, width: int, q: int, tol: float, *, masked: bool
 ) -> tuple[Array, Array]:
     """A basis that leaves no more than tol ‖A‖, or of the full width, and AΩ/√ℓ of ℓ columns that measure."""
     if masked:
-        seen = op.forward(draw(MEASURING))
-        basis = power_basis(op, draw(width, MEASURING), q)
+        seen = op.forward(samples.measuring(MEASURING))
+        basis = power_basis(op, samples.right(width), q)
     elif values_are_at_hand(op.like):
-        basis, seen = _grown_basis(op, draw, q, tol, width)
+        basis, seen = _grown_basis(op, samples, q, tol, width)
     else:
         raise ValueError(
             "masked must be True for a tol where no value can be read, under jit or on a GPU: no shape can "
@@ -59,18 +58,19 @@ def basis_within(
 
 
 def _grown_basis(
-    op: Operator, draw: Callable[[int, int], Array], power_iterations: int, tol: float, widest: int
+    op: Operator, samples: Samples, power_iterations: int, tol: float, widest: int
 ) -> tuple[Array, Array]:
-    """A basis grown by blocks; `draw(columns, first)` gives columns of the test matrix from `first` on."""
+    """A basis grown by blocks."""
     xp = op.xp
-    seen = op.forward(draw(MEASURING, 0))
+    seen = op.forward(samples.measuring(MEASURING))
     # Half of the square for what the basis leaves, so that the other half can be truncated.
     share = math.sqrt(0.5) * tol / surely(xp, op.dtype, MEASURING, MISSED)
     bound = share * frobenius_norm(xp, seen)
-    basis = power_basis(op, draw(min(BLOCK, widest), MEASURING), power_iterations)
+    basis = power_basis(op, samples.right(min(BLOCK, widest)), power_iterations)
     while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, seen) > bound)):
         width = basis.shape[-1]
-        grown, block = extended(xp, basis, op.forward(draw(min(BLOCK, widest - width), MEASURING + width)))
+        new = samples.right(min(BLOCK, widest - width), width)
+        grown, block = extended(xp, basis, op.forward(new))
         for _ in range(power_iterations):
             other, _ = qr(xp, op.backward(block))
             grown, block = extended(xp, basis, op.forward(other))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from . import _validate
 from ._array import (
     COLUMNS,
-    KINDS,
-    LEFT,
-    RIGHT,
     RNG,
     Array,
     Namespace,
     astype,
-    random_block,
     svd,
     uniform_block,
 )
-from ._operator import Operator, operator_of
+from ._operator import Operator, Samples, operator_of, refuse_callables
 from .factors import SVDSketch
 from .range_finder import (
     columns_basis,
@@ -158,6 +153,8 @@ def svd_sketch(
     """
     _validate.choice("method", method, METHODS)
     given = None if isinstance(test_matrix, str) else test_matrix
+    if method in ("lsi", "single_pass"):
+        refuse_callables("matrix", matrix, method)
     op = operator_of("matrix", matrix, None if method == "lsi" else given)
     xp = op.xp
     for name, value in (
@@ -172,9 +169,10 @@ def svd_sketch(
     extra = {"krylov": 4, "single_pass": k + 8, "columns": k}.get(method, 8)
     extra = extra if oversample is None else _validate.count("oversample", oversample)
     q = 2 if power_iterations is None else _validate.count("power_iterations", power_iterations)
-    rows = _rows(op, method) if method in ("lsi", "single_pass") else 0
-    samples = Samples.of(op, test_matrix, k, rng, rows=rows if method == "lsi" else op.columns)
-    width = min(k + extra, op.smaller_side) if given is None else int(given.shape[-1])
+    rows = op.rows or 0
+    least = k if tol is None else 1
+    samples = Samples.of(op, test_matrix, least, rng, rows=rows if method == "lsi" else op.columns)
+    width = samples.width(min(k + extra, op.smaller_side))
 
     if method == "exact":
         sketch = _exact(op)
@@ -195,47 +193,11 @@ def svd_sketch(
     elif tol is None:
         sketch = in_basis(op, power_basis(op, samples.right(width), q))
     else:
-        basis, seen = basis_within(op, samples.right, width, q, tol, masked=masked)
+        basis, seen = basis_within(op, samples, width, q, tol, masked=masked)
         bound = surely(xp, op.dtype, MEASURING, MISSED)
         return _within(xp, in_basis(op, basis), left_over(xp, basis, seen), bound, tol, k, masked)
     _validate.rank(k, sketch.S.shape[-1])
     return truncated(sketch, k)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Where the columns of the test matrices of an operator come from."""
-
-    op: Operator
-    kind: str
-    given: Array | None
-    rng: RNG
-
-    @classmethod
-    def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
-        """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
-        if isinstance(test_matrix, str):
-            return cls(op, _validate.choice("test_matrix", test_matrix, KINDS), None, rng)
-        if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
-            raise ValueError(
-                f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "
-                f"{tuple(test_matrix.shape)}."
-            )
-        _validate.batches(**{op.name: op.like, "test_matrix": test_matrix})
-        _validate.same_dtype(op.xp, op.name, op.like, test_matrix=test_matrix)
-        return cls(op, "gaussian", astype(op.xp, test_matrix, op.dtype), rng)
-
-    def right(self, columns: int, first: int = 0) -> Array:
-        """Columns of Ω from `first` on."""
-        if self.given is not None and first + columns <= self.given.shape[-1]:
-            return self.given[..., first : first + columns]
-        shape = (*self.op.batch, self.op.columns, columns)
-        return random_block(self.op.xp, shape, self.op.like, self.rng, RIGHT, self.kind, (0, first))
-
-    def left(self, rows: int, columns: int) -> Array:
-        """A test matrix for the other side."""
-        shape = (*self.op.batch, rows, columns)
-        return random_block(self.op.xp, shape, self.op.like, self.rng, LEFT, self.kind)
 
 
 def _within(
@@ -259,12 +221,3 @@ def _array(op: Operator, method: str) -> Array:
             f"take method='randomized', which needs products only."
         )
     return astype(op.xp, op.array, op.dtype)
-
-
-def _rows(op: Operator, method: str) -> int:
-    if op.rows is None:
-        raise TypeError(
-            f"{op.name} must be more than a pair of callables for method={method!r}, which needs its number "
-            f"of rows: wrap them in a scipy.sparse.linalg.LinearOperator."
-        )
-    return op.rows

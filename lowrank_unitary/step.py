@@ -8,13 +8,14 @@ import numpy as np
 
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
+from ._operator import Samples
 from ._primitives import beside, pull_back, rotate_rows, scaled_columns
 from .core import CORES
 from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
 from .rotation import compose
-from .sketch import METHODS, Samples, svd_sketch
-from .tangent import OVERSAMPLE, Tangent, compress_tangent, sketch_tangent
+from .sketch import METHODS, svd_sketch
+from .tangent import Tangent, compress_tangent, samples_for, sketch_tangent
 from .transport import CURVES, transport_rotation
 from .unitary import healing_rotation, orthonormal_probes
 
@@ -248,7 +249,7 @@ def unitary_step(
             Z = orthonormal_probes(xp, unitary, heal, draws, "heal")
             healing = healing_rotation(xp, Z, pull_back(xp, unitary, Z[..., :0], Z)[1])
     elif sketch == "tangent":
-        test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(min(n, k + OVERSAMPLE))
+        test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(samples_for(n, k))
         Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
         (C, Q), seen = sketch_tangent(tangent, k, test, probes=Z)
         body = BodyFactors(-eta * C, Q)

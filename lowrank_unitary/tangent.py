@@ -10,16 +10,15 @@ import numpy as np
 
 from . import _validate
 from ._array import RNG, Array, Namespace
-from ._operator import Operator, operator_of
+from ._operator import Operator, Samples, operator_of
 from ._primitives import adjoint, frobenius_norm, product, pull_back
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
 from .range_finder import power_basis
 from .rank_by_tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
-from .sketch import Samples
 
-# Samples beyond the rank.
-OVERSAMPLE = 4
+# Samples beyond the dimensions of a tangent of rank 2k.
+_MORE = 4
 
 
 def tangent_sketch(
@@ -31,7 +30,7 @@ def tangent_sketch(
     tol: float | None = None,
     max_rank: int | None = None,
     masked: bool = False,
-    oversample: int = OVERSAMPLE,
+    oversample: int | None = None,
     power_iterations: int = 0,
     rng: RNG = None,
     test_matrix: Array | str = "gaussian",
@@ -61,8 +60,9 @@ def tangent_sketch(
         With `tol`: no more than this. By default n.
     masked : bool
         With `tol`: return `max_rank` columns whatever the rank, zeros beyond it, for jit.
-    oversample : int
-        Further samples; the best k columns of what all samples tell are kept.
+    oversample : int, optional
+        Samples beyond k, by default k + 4: in all as many as a tangent of k columns has dimensions, and 4
+        more. The best k columns of what all samples tell are kept.
     power_iterations : int
         Applications of A Aᴴ to the samples, re-orthonormalised.
     rng : int, numpy.random.Generator or None
@@ -123,7 +123,7 @@ def compress_tangent(
     tol: float | None = None,
     max_rank: int | None = None,
     masked: bool = False,
-    oversample: int = 8,
+    oversample: int | None = None,
     power_iterations: int = 2,
     rng: RNG = None,
     test_matrix: Array | str = "gaussian",
@@ -254,6 +254,11 @@ class Tangent:
         return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), seen
 
 
+def samples_for(n: int, k: int, oversample: int | None = None) -> int:
+    """How many samples are drawn."""
+    return min(n, k + (k + _MORE if oversample is None else _validate.count("oversample", oversample)))
+
+
 def sketch_tangent(
     tangent: Tangent, k: int, test_matrix: Array, power_iterations: int = 0, probes: Array | None = None
 ) -> tuple[BodyFactors, Array | None]:
@@ -275,24 +280,23 @@ def _sketched(
     tol: float | None,
     max_rank: int | None,
     masked: bool,
-    oversample: int,
+    oversample: int | None,
     power_iterations: int,
     rng: RNG,
     test_matrix: Array | str,
 ) -> BodyFactors:
     xp, op, n = tangent.xp, tangent.operator, tangent.gradient.columns
     k = largest_rank(n, rank, tol, max_rank, masked=masked)
-    width = min(n, k + _validate.count("oversample", oversample))
+    width = samples_for(n, k, oversample)
     q = _validate.count("power_iterations", power_iterations)
-    samples = Samples.of(op, test_matrix, k, rng, rows=n)
-    if samples.given is not None:
-        width = samples.given.shape[-1]
+    samples = Samples.of(op, test_matrix, k if tol is None else 1, rng, rows=n)
+    width = samples.width(width)
     if tol is None:
         return sketch_tangent(tangent, k, samples.right(width), q)[0]
-    basis, measured = basis_within(op, samples.right, width, q, tol, masked=masked)
+    basis, measured = basis_within(op, samples, width, q, tol, masked=masked)
     C, B = two_sided(xp, op.forward(basis), basis)
     # What no sample has touched, (I − BBᴴ)A(I − BBᴴ), as the columns see it that B was not made of.
-    probes = samples.right(MEASURING) / math.sqrt(MEASURING)
+    probes = samples.measuring(MEASURING) / math.sqrt(MEASURING)
     untouched = measured - 0.5 * (C @ (adjoint(xp, B) @ probes) - B @ (adjoint(xp, C) @ probes))
     kept, sizes = leading_planes(xp, C, B, n)
     bound = surely(xp, op.dtype, MEASURING, MISSED)

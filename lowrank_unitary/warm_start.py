@@ -10,7 +10,7 @@ from ._array import RIGHT, RNG, Array, qr, random_block, svd
 from ._primitives import adjoint, beside
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
-from .tangent import OVERSAMPLE, Tangent, two_sided
+from .tangent import Tangent, samples_for, two_sided
 
 
 class SketchState(NamedTuple):
@@ -34,7 +34,7 @@ class SketchState(NamedTuple):
         rank: int,
         /,
         *,
-        oversample: int = OVERSAMPLE,
+        oversample: int | None = None,
         feedback: bool = False,
         rng: RNG = None,
     ) -> SketchState:
@@ -46,8 +46,8 @@ class SketchState(NamedTuple):
             The matrix that is going to be moved.
         rank : int
             k of the sketches.
-        oversample : int
-            Samples beyond k.
+        oversample : int, optional
+            Samples beyond k, by default k + 4.
         feedback : bool
             Carry what a sketch has no room for to the next one.
         rng : int, numpy.random.Generator or None
@@ -67,12 +67,12 @@ class SketchState(NamedTuple):
         >>> import numpy as np
         >>> import lowrank_unitary as lu
         >>> lu.SketchState.start(np.eye(10), 3, rng=0).basis.shape
-        (10, 7)
+        (10, 10)
         """
         xp = _validate.namespace_of(unitary=unitary)
         n = _validate.square("unitary", unitary)
         k = _validate.rank(rank, n)
-        width = min(n, k + _validate.count("oversample", oversample))
+        width = samples_for(n, k, oversample)
         block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, RIGHT)
         nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
         return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))

@@ -120,8 +120,8 @@ def momentum_step(
     M is a tangent at every U: moving to U F leaves it where it is in the body frame, at no cost.
 
     Scaled by ``"scalar"`` the direction is divided by the root mean square r of all entries of the tangents;
-    by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. |a|² is meant for complex
-    entries. Both make the step independent of the size of the loss; no absolute constant is added, and a zero
+    by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. Squares are those of
+    absolute values for complex entries. Both make the step independent of the size of the loss; no absolute constant is added, and a zero
     gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no n×n array occurs.
 
     References

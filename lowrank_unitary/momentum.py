@@ -121,8 +121,9 @@ def momentum_step(
 
     Scaled by ``"scalar"`` the direction is divided by the root mean square r of all entries of the tangents;
     by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. Squares are those of
-    absolute values for complex entries. Both make the step independent of the size of the loss; no absolute constant is added, and a zero
-    gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no n×n array occurs.
+    absolute values for complex entries. Both make the step independent of the size of the loss; no absolute
+    constant is added, and a zero gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no
+    n×n array occurs.
 
     References
     ----------

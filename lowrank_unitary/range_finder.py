@@ -31,11 +31,10 @@ def krylov_basis(op: Operator, samples: Array, power_iterations: int) -> Array:
 
 def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
     """A basis with what a block adds to it, as far as there is room, and the new columns alone."""
-    block, _ = qr(xp, block)
-    block = block - basis @ (adjoint(xp, basis) @ block)
-    # Together: what a block of lower rank leaves is rounding, which only so becomes orthogonal to the basis.
     width = basis.shape[-1]
-    basis, _ = qr(xp, beside(xp, basis, block))
+    # Orthonormal by itself first, so that its scale does not matter; then together with the basis, to which
+    # what is left of a block of lower rank, rounding, becomes orthogonal only so.
+    basis, _ = qr(xp, beside(xp, basis, qr(xp, block)[0]))
     return basis, basis[..., width:]
 
 

@@ -217,6 +217,14 @@ def test_the_same_seed_gives_the_same_step_on_every_namespace(backend, dtype):
     np.testing.assert_allclose(to_numpy(made), expected, rtol=0, atol=1e-13)
 
 
+def test_sketches_draw_the_public_test_matrix():
+    G = block(12, 12, 3)
+    expected = lu.tangent_sketch(np.eye(12), G, 3, test_matrix=block(12, 2 * 3 + 4, 8))
+    np.testing.assert_array_equal(lu.tangent_sketch(np.eye(12), G, 3, rng=8).left, expected.left)
+    expected = lu.svd_sketch(G[:, :11], 2, test_matrix=block(11, 2 + 8, 8))
+    np.testing.assert_array_equal(lu.svd_sketch(G[:, :11], 2, rng=8).U, expected.U)
+
+
 def test_on_a_device_the_numbers_are_those_of_the_host():
     # What arrays on a GPU, compiled torch functions and traced keys get, in place of numpy's numbers.
     xp = array_namespace(torch.zeros(1))

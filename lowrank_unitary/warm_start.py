@@ -155,8 +155,7 @@ def warm_tangent_sketch(
     if not 0 <= refresh <= 1:
         raise ValueError(f"refresh must be a share from 0 to 1, got {refresh}.")
     fresh = math.ceil(refresh * width)
-    # As long as a Gaussian column is on average: neither kind drowns the other.
-    kept = math.sqrt(n) * state.basis[..., : width - fresh]
+    kept = state.basis[..., : width - fresh]
     new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT)
     left, right = state.missed
 

@@ -189,7 +189,8 @@ def test_a_tangent_and_its_gradient_in_factors_give_one_sketch(dtype):
 @pytest.mark.parametrize("k", [3, 4])
 def test_a_step_takes_its_gradient_in_any_form(update, sketch, k, backend):
     rng = np.random.default_rng(5)
-    U = lu.random_unitary(12, dtype=np.complex128, rng=rng)
+    # A little too large: healing shrinks it, for every form of the gradient by as much.
+    U = lu.random_unitary(12, dtype=np.complex128, rng=rng) * (1 + 1e-4)
     left, right = normal(rng, (2, 12, 3), complex)
     options = {"rank": k, "update": update, "sketch": sketch, "rng": 2, "heal": 1}
     there = backend.array(U)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import lowrank_unitary as lu
 from lowrank_unitary._array import _random, array_namespace, to_numpy
 from lowrank_unitary._array._random import KINDS, Key
+from lowrank_unitary._operator import Samples, operator_of
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -215,6 +216,21 @@ def test_the_same_seed_gives_the_same_step_on_every_namespace(backend, dtype):
     expected = lu.unitary_step(U, G, 0.1, rank=2, heal=2, rng=11)
     made = lu.unitary_step(backend.array(U), backend.array(G), 0.1, rank=2, heal=2, rng=11)
     np.testing.assert_allclose(to_numpy(made), expected, rtol=0, atol=1e-13)
+
+
+def test_batches_for_different_purposes_have_nothing_in_common():
+    like = np.empty(0)
+    first, second = (_random.random_block(np, (3, 9, 9), like, 3, purpose) for purpose in (0, 1))
+    assert np.abs(first - second).min() > 0
+
+
+def test_columns_that_measure_are_not_those_of_the_basis():
+    op = operator_of("matrix", np.eye(30))
+    samples = Samples.of(op, "rademacher", 1, 4, rows=30)
+    measuring = samples.measuring(8)
+    assert np.abs(measuring - block(30, 8, 4)).min() > 0
+    # Gaussian whatever the kind of the others.
+    assert len(np.unique(np.abs(measuring))) == measuring.size
 
 
 def test_sketches_draw_the_public_test_matrix():

@@ -68,7 +68,7 @@ def cases(full: bool) -> list[Case]:
 
 def cost(case: Case) -> float:
     """Seconds on one core, roughly."""
-    return 2.5 * (int(case["n"]) / 128) ** 2.5
+    return 1.9 * (int(case["n"]) / 128) ** 2.5
 
 
 def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:

@@ -130,6 +130,7 @@ def test_masked_shapes_do_not_depend_on_values(x64):
             assert columns == np.count_nonzero(np.linalg.norm(body.right, axis=0)) < 9
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_all_namespaces_find_the_same_rank(backend, dtype):
     matrix, _ = matrix_of("fast", 30, 20, dtype, np.random.default_rng(6))
     expected = lu.svd_sketch(matrix, tol=0.03, rng=1)

@@ -28,6 +28,16 @@ def ours(matrix, k, seed):
     return (U * S) @ Vh
 
 
+@pytest.fixture
+def one_thread():
+    # Small matrices on several threads, beside other tests, take ten times as long.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("peer", [scikit_learn, torch_lowrank])
 def test_no_less_accurate_than_peers_at_equal_rank_and_passes(peer):
     rng = np.random.default_rng(0)

@@ -11,7 +11,19 @@ import array_api_compat as compat
 import numpy as np
 
 from . import _validate
-from ._array import ERRORS, KINDS, LEFT, RIGHT, RNG, Array, Namespace, astype, random_block, thin_dtype
+from ._array import (
+    ERRORS,
+    KINDS,
+    LEFT,
+    RIGHT,
+    RNG,
+    Array,
+    Namespace,
+    astype,
+    key_of,
+    random_block,
+    thin_dtype,
+)
 from ._primitives import adjoint, adjoint_product, product
 from .factors import BodyFactors, LowRankFactors
 
@@ -172,7 +184,8 @@ class Samples:
     def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
         """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
         if isinstance(test_matrix, str):
-            return cls(op, _validate.choice("test_matrix", test_matrix, KINDS), None, rng)
+            # One key for all blocks of a call: a Generator advances once, however many there are.
+            return cls(op, _validate.choice("test_matrix", test_matrix, KINDS), None, key_of(rng, op.like))
         if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
             raise ValueError(
                 f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "

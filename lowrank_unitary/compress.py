@@ -105,7 +105,7 @@ def add_factors(factors: Factors, more: Factors, /, *, rank: int, rng: RNG = Non
         Both of one type, (…, m, r) and (…, n, r) with any r each.
     rank : int
         The most columns that the result may have.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the test matrix, where one is needed.
 
     Returns

@@ -124,7 +124,7 @@ class DelayedUnitary(NamedTuple):
         heal : int
             Number p of random probes: the defect of the base contracts by about 1 − p/n at the same time
             (:func:`heal_unitary`), at one further read of the base.
-        rng : int, numpy.random.Generator or None
+        rng : int, numpy.random.Generator, JAX key or None
             Source of the probes.
 
         Returns

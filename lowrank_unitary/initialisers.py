@@ -31,7 +31,7 @@ def random_unitary(
         float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of randomness; the same seed gives the same matrix on every namespace, to rounding.
     xp : namespace
         numpy, torch, jax.numpy, cupy, …
@@ -96,7 +96,7 @@ def henaff_unitary(
         float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of randomness.
     xp : namespace
         numpy, torch, jax.numpy, cupy, …
@@ -146,7 +146,7 @@ def cayley_unitary(
         float16, bfloat16, float32, float64, complex64 or complex128; float64 by default.
     batch : tuple of int
         Leading axes.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of randomness.
     xp : namespace
         numpy, torch, jax.numpy, cupy, …

@@ -84,6 +84,11 @@ def random_test_matrix(
     counts = {"rows": rows, "columns": columns, "first_row": first_row, "first_column": first_column}
     for name, value in counts.items():
         _validate.count(name, value)
+    for first, size in (("first_row", rows), ("first_column", columns)):
+        if counts[first] + size > 1 << 31:
+            raise ValueError(
+                f"{first} must be at most 2³¹ − {size}, got {counts[first]}: 2³¹ is the most in an axis."
+            )
     if kind == "sparse_sign" and first_column:
         raise ValueError("first_column must be 0 for kind='sparse_sign', whose rows cannot be cut.")
     if dtype is None:

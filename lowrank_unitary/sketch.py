@@ -93,7 +93,7 @@ def svd_sketch(
         ``"columns"`` (k).
     power_iterations : int, optional
         Applications of matrix matrixᴴ to the samples, for ``"randomized"`` and ``"krylov"`` (default 2).
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the random test matrix; None draws a new one from the operating system. The same seed
         gives the same test matrix on every array namespace and device.
     test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
@@ -171,7 +171,9 @@ def svd_sketch(
     q = 2 if power_iterations is None else _validate.count("power_iterations", power_iterations)
     rows = op.rows or 0
     least = k if tol is None else 1
-    samples = Samples.of(op, test_matrix, least, rng, rows=rows if method == "lsi" else op.columns)
+    # The exact method draws nothing: None is good enough for it in a trace.
+    draws = 0 if method == "exact" else rng
+    samples = Samples.of(op, test_matrix, least, draws, rows=rows if method == "lsi" else op.columns)
     width = samples.width(min(k + extra, op.smaller_side))
 
     if method == "exact":
@@ -179,8 +181,8 @@ def svd_sketch(
         if tol is not None:
             return _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, tol, k, masked)
     elif method == "columns":
-        draws = uniform_block(xp, (*op.batch, 1, k + extra), op.like, rng, COLUMNS)
-        sketch = in_basis(op, columns_basis(xp, _array(op, method), k, draws))
+        uniform = uniform_block(xp, (*op.batch, 1, k + extra), op.like, samples.rng, COLUMNS)
+        sketch = in_basis(op, columns_basis(xp, _array(op, method), k, uniform))
     elif method == "lsi":
         sketch = least_squares(op, samples.left(rows, k) if given is None else samples.right(width))
     elif method == "single_pass":

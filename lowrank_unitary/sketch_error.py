@@ -62,7 +62,7 @@ def sketch_error(
         Chance that both bounds of the Frobenius norm hold; that of the spectral norm alone holds with more.
     power_iterations : int
         Further products with (matrix − sketch) and its adjoint, for the spectral norm alone.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the probes.
 
     Returns
@@ -148,7 +148,7 @@ def tangent_error(
         Chance that both bounds of the Frobenius norm hold.
     power_iterations : int
         For the spectral norm, as in :func:`sketch_error`.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the probes.
 
     Returns

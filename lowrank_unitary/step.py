@@ -51,7 +51,7 @@ def unitary_transport(
     heal : int
         Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
         read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
@@ -115,7 +115,7 @@ def polar_projection(
     heal : int
         Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
         read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
@@ -191,7 +191,7 @@ def unitary_step(
         Number p of random probes: the step also contracts the unitarity defect of U by about 1 − p/n
         (:func:`heal_unitary`), at no further read of U. The default of 1 keeps rounding from adding up over
         any number of steps; 0 leaves the defect as it is, for a matrix that is repaired in another way.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the random test matrices.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).

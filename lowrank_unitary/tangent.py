@@ -65,7 +65,7 @@ def tangent_sketch(
         more. The best k columns of what all samples tell are kept.
     power_iterations : int
         Applications of A Aᴴ to the samples, re-orthonormalised.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the test matrix; the same seed gives the same one on every namespace and device.
     test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
         Its distribution, or the matrix itself: shape (…, n, ℓ), k ≤ ℓ ≤ n, which sets the oversampling.

@@ -33,7 +33,7 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
         The matrix in question.
     probes : int, optional
         None: exact, at O(n³). p: estimated from p random vectors, at O(pn²).
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the probes.
 
     Returns
@@ -168,7 +168,7 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
         U, nearly unitary.
     probes : int
         p, from 1 to n: the defect's Frobenius norm contracts by about 1 − p/n.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the random directions; fresh ones are needed at every call.
 
     Returns

@@ -50,7 +50,7 @@ class SketchState(NamedTuple):
             Samples beyond k, by default k + 4.
         feedback : bool
             Carry what a sketch has no room for to the next one.
-        rng : int, numpy.random.Generator or None
+        rng : int, numpy.random.Generator, JAX key or None
             Source of the first basis.
 
         Returns
@@ -102,7 +102,7 @@ def warm_tangent_sketch(
         Share of the samples that are drawn anew, from 0 to 1, rounded up to whole columns. With 0 directions
         that the first basis did not have never come in where the gradient keeps a space invariant, and a
         descent can end there; with 1 nothing is remembered.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator, JAX key or None
         Source of the new samples: another seed for every step.
 
     Returns

@@ -39,6 +39,20 @@ def test_scrambling_gives_the_known_answers(key, counter, words):
             assert made.view(np.uint32) == word
 
 
+@given(st.integers(0, 2**64 - 1), st.integers(1, 2**10))
+def test_words_are_those_that_jax_draws_from_the_same_key(seed, size):
+    with jax.enable_x64(True):
+        key = jax.random.key(seed, impl="threefry2x32")
+    # JAX counts its bits in 64: the upper half is the first word of the counter, and both words are mixed.
+    with jax.threefry_partitionable(True):
+        expected = np.asarray(jax.random.bits(key, (size,), "uint32"))
+    counter = np.arange(size, dtype=np.int32)[None, :]
+    high, low = _random.key_of(seed, np.empty(0))
+    key = Key(_random._signed(high), _random._signed(low))
+    w0, w1 = _random._threefry_in_place(key, np.zeros((1, 1), dtype=np.int32), counter)
+    np.testing.assert_array_equal((w0 ^ w1)[0], expected)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_numbers_as_keys_wrap_around_like_arrays(high, low):
     # The second pair is chosen such that words and the turns added to them leave 32 bits.
@@ -203,6 +217,15 @@ def test_a_generator_advances_once_for_every_call():
     lu.unitary_step(matrix, matrix, 0.1, rank=1, rng=rng)
     lu.heal_unitary(matrix, 1, rng=other)
     assert rng.bit_generator.state == other.bit_generator.state
+    # Methods that need several blocks, too.
+    for options in ({"method": "single_pass"}, {"method": "lsi"}, {"method": "columns"}, {"tol": 1e-9}):
+        rng, other = np.random.default_rng(1), np.random.default_rng(1)
+        lu.svd_sketch(matrix, None if "tol" in options else 2, rng=rng, **options)
+        lu.heal_unitary(matrix, 1, rng=other)
+        assert rng.bit_generator.state == other.bit_generator.state
+    rng = np.random.default_rng(1)
+    lu.svd_sketch(matrix, 2, method="exact", rng=rng)
+    assert rng.bit_generator.state == np.random.default_rng(1).bit_generator.state
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -246,6 +269,18 @@ def test_on_a_device_the_numbers_are_those_of_the_host():
     )
 
 
+@KIND
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compiled_numbers_of_jax_on_a_device_are_those_of_the_host(kind, dtype, monkeypatch):
+    options = {"kind": kind, "batch": (2,), "first_row": (1 << 31) - 20, "dtype": dtype}
+    expected = block(20, 9, 1 << 63 | 3, **options)
+    # Here there are CPUs alone, on which numpy makes them.
+    monkeypatch.setattr(_random, "_on_host", lambda key, like: False)
+    made = block(20, 9, 1 << 63 | 3, **options, xp=jax.numpy)
+    assert made.dtype == dtype
+    np.testing.assert_allclose(np.asarray(made), expected, rtol=0, atol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(
     ("rng", "error", "message"),
     [
@@ -253,6 +288,7 @@ def test_on_a_device_the_numbers_are_those_of_the_host():
         (0.5, TypeError, "rng must be a whole number, .* got 0.5 of type float"),
         (True, TypeError, "rng must be a whole number"),
         ("seed", TypeError, "rng must be a whole number"),
+        (np.array([0.5, 1.0]), TypeError, "rng must be a whole number"),
         (jax.numpy.zeros(3, dtype="uint32"), TypeError, "rng must be one JAX key"),
         (jax.random.split(jax.random.key(0), 2), TypeError, "rng must be one JAX key"),
     ],
@@ -268,6 +304,7 @@ def test_all_kinds_of_seeds_are_taken():
         for rng in (7, np.int64(8), 2**70, [1, 2], np.random.SeedSequence(4), np.random.default_rng(3), None)
     ]
     assert len({x.tobytes() for x in blocks}) == len(blocks)
+    np.testing.assert_array_equal(block(2, 2, np.array([1, 2], dtype=np.uint32)), blocks[3])
     for same in (np.uint8(7), jax.random.key(7), jax.random.PRNGKey(7)):
         np.testing.assert_array_equal(block(2, 2, same), blocks[0])
 
@@ -278,6 +315,8 @@ def test_all_kinds_of_seeds_are_taken():
         (lambda: block(2, 2, kind="normal"), "kind must be one of"),
         (lambda: block(-1, 2), "rows must be 0 or more"),
         (lambda: block(2, 2, first_row=-1), "first_row must be 0 or more"),
+        (lambda: block(2, 2, first_row=(1 << 31) - 1), "first_row must be at most 2³¹ − 2"),
+        (lambda: block(2, 2, first_column=1 << 32), "first_column must be at most 2³¹ − 2"),
         (lambda: block(2, 2, kind="sparse_sign", first_column=1), "first_column must be 0"),
     ],
 )

@@ -8,6 +8,7 @@ to rounding.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ KINDS = ("gaussian", "rademacher", "sparse_sign")
 _SPARSITY = 8
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+# Both shifts of a rotation, as numpy wants them.
+_TURNS = [(np.asarray(turn, np.uint32), np.asarray(32 - turn, np.uint32)) for turn in _ROTATIONS]
 _WORD = 0xFFFFFFFF
 # Numbers made at a time on the host, so that they stay in cache.
 _PANEL = 1 << 15
@@ -58,6 +61,8 @@ def key_of(rng: RNG, like: Array) -> Key:
         return Key(*rng.integers(0, 1 << 32, 2, dtype=np.uint32).tolist())
     if compat.is_jax_array(rng):
         return _of_jax(rng)
+    if isinstance(rng, np.ndarray) and rng.ndim:
+        rng = list(rng.tolist())
     if hasattr(rng, "__index__") and not isinstance(rng, bool):
         seed = int(rng.__index__())
         if seed < 0:
@@ -116,7 +121,7 @@ def random_block(
 def uniform_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG, purpose: int) -> Array:
     """Independent entries between 0 and 1, neither of which occurs."""
     dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
-    return _block(xp, shape, like, rng, purpose, (0, 0), dtype, lambda xp, w0, w1, _: _fraction(xp, w0))
+    return _block(xp, shape, like, rng, purpose, (0, 0), dtype, _uniform)
 
 
 def _block(
@@ -133,6 +138,10 @@ def _block(
     rows = shape[-2]
     wide = complex_dtype if is_complex(xp, dtype) else real_dtype
     if not _on_host(key, like):
+        if compat.is_jax_array(like) and isinstance(key.high, int):
+            counts = np.asarray([*key, *first], dtype=np.uint32).view(np.int32)
+            made = _compiled(xp, shape, purpose, wide(xp, core_dtype(xp, dtype)), values)
+            return xp.astype(made(move(xp, counts, like, xp.int32)), dtype)
         words = _words(xp, key, purpose, shape, first, placement(like))
         made = values(xp, *words, wide(xp, core_dtype(xp, dtype)))
         return xp.astype(made, dtype)
@@ -152,17 +161,33 @@ def _on_host(key: Key, like: Array) -> bool:
         return False
     if compat.is_torch_array(like):
         return like.device.type == "cpu" and not sys.modules["torch"].compiler.is_compiling()
+    if compat.is_jax_array(like) and not is_traced(like):
+        return all(device.platform == "cpu" for device in like.devices())
     return True
 
 
+@functools.cache
+def _compiled(
+    xp: Namespace, shape: tuple[int, ...], purpose: int, dtype: Any, values: Callable[..., Array]
+) -> Callable[[Array], Array]:
+    """The numbers of JAX arrays on a GPU from key and first counters: one kernel in place of two hundred."""
+
+    def make(counts: Array) -> Array:
+        high, low, *first = counts
+        return values(xp, *_words(xp, Key(high, low), purpose, shape, tuple(first), None), dtype)
+
+    compiled: Callable[[Array], Array] = sys.modules["jax"].jit(make)
+    return compiled
+
+
 def _words(
-    xp: Namespace, key: Key, purpose: int, shape: tuple[int, ...], first: tuple[int, int], device: Any
+    xp: Namespace, key: Key, purpose: int, shape: tuple[int, ...], first: tuple[Any, Any], device: Any
 ) -> tuple[Array, Array]:
     """Two words, int32, for every entry."""
     *batch, rows, columns = shape
 
-    def count(size: int, start: int = 0) -> Array:
-        return xp.arange(start, start + size, dtype=xp.int32, device=device)
+    def count(size: int, start: Any = 0) -> Array:
+        return xp.arange(size, dtype=xp.int32, device=device) + start
 
     key = Key(*map(_signed, key))
     if batch:
@@ -199,19 +224,25 @@ def _threefry_in_place(key: Key, x0: Any, x1: Any) -> tuple[Any, Any]:
     words = [
         np.asarray(word, dtype=np.int32).view(np.uint32) for word in (*key, key.high ^ key.low ^ 0x1BD11BDA)
     ]
-    x0, x1 = np.broadcast_arrays(x0.view(np.uint32) + words[0], x1.view(np.uint32) + words[1])
-    x0, x1, part = x0.copy(), x1.copy(), np.empty_like(x0)
+    shape = np.broadcast(x0, x1, words[0]).shape
+    x0, x1 = (
+        np.add(x.view(np.uint32), word, np.empty(shape, np.uint32))
+        for x, word in zip((x0, x1), words, strict=False)
+    )
+    part = np.empty(shape, np.uint32)
+    # A small block costs what a hundred calls cost, which positional arguments and ready arrays halve.
+    add, left, right, either, xor = np.add, np.left_shift, np.right_shift, np.bitwise_or, np.bitwise_xor
     for step in range(20):
-        turn = _ROTATIONS[step % 8]
-        np.add(x0, x1, out=x0)
-        np.left_shift(x1, turn, out=part)
-        np.right_shift(x1, 32 - turn, out=x1)
-        np.bitwise_or(x1, part, out=x1)
-        np.bitwise_xor(x1, x0, out=x1)
+        turn, rest = _TURNS[step % 8]
+        add(x0, x1, x0)
+        left(x1, turn, part)
+        right(x1, rest, x1)
+        either(x1, part, x1)
+        xor(x1, x0, x1)
         if step % 4 == 3:
-            turn = step // 4 + 1
-            np.add(x0, words[turn % 3], out=x0)
-            np.add(x1, words[(turn + 1) % 3] + np.uint32(turn), out=x1)
+            more = step // 4 + 1
+            add(x0, words[more % 3], x0)
+            add(x1, np.add(words[(more + 1) % 3], more, dtype=np.uint32), x1)
     return x0, x1
 
 
@@ -231,6 +262,10 @@ def _fraction(xp: Namespace, word: Array) -> Array:
 
 def _sign(xp: Namespace, word: Array, bit: int) -> Array:
     return 1.0 - 2.0 * xp.astype((word >> bit) & 1, core_dtype(xp, xp.float32))
+
+
+def _uniform(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
+    return _fraction(xp, w0)
 
 
 def _complex(xp: Namespace, real: Array, imag: Array, dtype: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, START, Array, Namespace, astype, key_of, random_block, uniform_block
+from ._array import RNG, START, Array, Namespace, astype, core_dtype, random_block, real_dtype, uniform_block
 
 
 def random_unitary(
@@ -194,17 +194,25 @@ def _plane_rotations(
     like = _prototype(n, dtype, xp, device)
     xp = _validate.namespace_of(dtype=like)
     sizes = tuple(_validate.count("batch", size) for size in batch)
-    # One column of angles for every matrix.
-    draws = uniform_block(np, (*sizes, n // 2, 1), np.empty(0), key_of(rng, like), START)[..., 0]
-    angles = low + (high - low) * draws
-    host = np.zeros((*sizes, n, n))
-    even = 2 * np.arange(n // 2)
-    host[..., even, even] = host[..., even + 1, even + 1] = np.cos(angles)
-    host[..., even + 1, even] = np.sin(angles)
-    host[..., even, even + 1] = -host[..., even + 1, even]
-    if n % 2:
-        host[..., -1, -1] = 1.0
-    return xp.asarray(host, dtype=like.dtype, device=device)
+    pairs = n // 2
+    dtype, wide = like.dtype, core_dtype(xp, real_dtype(xp, like.dtype))
+    # One column of angles for every matrix, made where the matrix is to live: the key may be a traced one.
+    angles = uniform_block(xp, (*sizes, pairs, 1), xp.empty((0,), dtype=wide, device=device), rng, START)
+    angles = low + (high - low) * angles
+    cosines, sines = xp.cos(angles), xp.sin(angles)
+    # Entry (j, j) and entry (j + 1, j) of every column j; an odd last one is that of the identity.
+    odd = (*sizes, n % 2)
+    on, below = (
+        astype(
+            xp, xp.concat([xp.reshape(xp.concat(pair, axis=-1), (*sizes, 2 * pairs)), last], axis=-1), dtype
+        )
+        for pair, last in (
+            ([cosines, cosines], xp.ones(odd, dtype=wide, device=device)),
+            ([sines, 0.0 * sines], xp.zeros(odd, dtype=wide, device=device)),
+        )
+    )
+    diagonal, lower, upper = (xp.eye(n, k=k, dtype=dtype, device=device) for k in (0, -1, 1))
+    return on[..., None, :] * diagonal + below[..., None, :] * lower - below[..., :, None] * upper
 
 
 def _prototype(n: int, dtype: Any, xp: Namespace, device: Any) -> Array:

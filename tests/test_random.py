@@ -109,6 +109,28 @@ def test_a_traced_jax_key_gives_the_numbers_of_its_seed(kind, dtype, x64):
         np.testing.assert_allclose(np.asarray(S), expected, rtol=200 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("make", [lu.random_unitary, lu.henaff_unitary, lu.cayley_unitary])
+@pytest.mark.parametrize("n", [1, 5, 6])
+def test_initialisers_take_a_traced_key_and_give_the_same_on_every_namespace(make, n, backend, dtype):
+    expected = make(n, dtype=np.dtype(dtype), rng=7, batch=(2,))
+    made = make(n, dtype=getattr(backend.xp, dtype), rng=7, batch=(2,), xp=backend.xp, device=backend.device)
+    bound = 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(to_numpy(made), expected, rtol=0, atol=bound)
+    if backend.xp is jax.numpy:
+        traced = jax.jit(lambda key: make(n, dtype=dtype, rng=key, batch=(2,), xp=jax.numpy))
+        np.testing.assert_allclose(np.asarray(traced(jax.random.key(7))), expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("make", [lu.henaff_unitary, lu.cayley_unitary])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("xp", [torch, jax.numpy], ids=["torch", "jax"])
+def test_rotations_of_planes_are_rounded_once_in_half_precision(make, dtype, xp):
+    made = make(6, dtype=getattr(xp, dtype), rng=3, xp=xp)
+    assert made.dtype == getattr(xp, dtype)
+    wide = xp.asarray(make(6, rng=3))
+    assert float(abs(made - wide).max()) <= float(xp.finfo(made.dtype).eps) / 2
+
+
 def test_keys_map_over_a_batch_of_traced_seeds():
     keys = jax.random.split(jax.random.key(3), 4)
     like = jax.numpy.zeros((6, 2))

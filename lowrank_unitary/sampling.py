@@ -63,7 +63,8 @@ def random_test_matrix(
     -----
     Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers from
     two words by Box and Muller, with 23 bits each, so that none is larger than 5.8. Random bits agree to the
-    last, values to rounding. An int seed gives the same as ``jax.random.key`` of it.
+    last, values to rounding. An int seed gives the same as ``jax.random.key`` of it, which drops all but its
+    lower 32 bits where JAX runs without float64.
 
     References
     ----------

@@ -39,7 +39,8 @@ def test_scrambling_gives_the_known_answers(key, counter, words):
             assert made.view(np.uint32) == word
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(1, 2**10))
+# JAX takes no larger seed.
+@given(st.integers(0, 2**63 - 1), st.integers(1, 2**10))
 def test_words_are_those_that_jax_draws_from_the_same_key(seed, size):
     with jax.enable_x64(True):
         key = jax.random.key(seed, impl="threefry2x32")

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from . import _validate
-from ._array import RIGHT, RNG, Array, qr, random_block, svd
+from ._array import RIGHT, RNG, START, Array, qr, random_block, svd
 from ._primitives import adjoint, beside
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
@@ -73,7 +73,7 @@ class SketchState(NamedTuple):
         n = _validate.square("unitary", unitary)
         k = _validate.rank(rank, n)
         width = samples_for(n, k, oversample)
-        block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, RIGHT)
+        block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START)
         nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
         return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))
 

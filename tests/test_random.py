@@ -293,7 +293,7 @@ def test_on_a_device_the_numbers_are_those_of_the_host():
 
 
 @KIND
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_compiled_numbers_of_jax_on_a_device_are_those_of_the_host(kind, dtype, monkeypatch):
     options = {"kind": kind, "batch": (2,), "first_row": (1 << 31) - 20, "dtype": dtype}
     expected = block(20, 9, 1 << 63 | 3, **options)

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 jax.config.update("jax_enable_x64", True)
+
+# Small matrices on several threads, beside other processes, take many times as long.
+threadpool_limits(1)
+torch.set_num_threads(1)
 
 settings.register_profile("default", deadline=None, max_examples=60)
 settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)

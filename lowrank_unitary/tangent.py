@@ -206,6 +206,9 @@ class Tangent:
             xp = _validate.namespace_of(left=gradient.left, right=gradient.right, **given)
             n = None if unitary is None else _validate.square("unitary", unitary)
             _validate.factor_pair("left", gradient.left, "right", gradient.right, n)
+            if unitary is not None:
+                _validate.batches(unitary=unitary, **gradient._asdict())
+                _validate.same_dtype(xp, "unitary", unitary, **gradient._asdict())
             return cls(xp, None, operator_of("body_factors", gradient))
         _validate.namespace_of(unitary=unitary)
         n = _validate.square("unitary", unitary)

@@ -206,6 +206,14 @@ def test_a_step_takes_its_gradient_in_any_form(update, sketch, k, backend):
         np.testing.assert_allclose(other, results[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [lu.LowRankFactors, lu.BodyFactors])
+@pytest.mark.parametrize(("dtype", "wider"), [("float64", "complex128"), ("float32", "float64")])
+def test_factors_wider_than_the_unitary_are_refused(kind, dtype, wider):
+    U, factors = np.eye(6, dtype=dtype), kind(*np.ones((2, 6, 2), dtype=wider))
+    with pytest.raises(TypeError, match="left must have a dtype that fits into that of unitary"):
+        lu.unitary_step(U, factors, 0.1, rank=2, rng=0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -110,7 +110,7 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
                 for rows, panel in _panels(matrix, thin)
             )
         matrix = xp.astype(matrix, thin.dtype)
-    if is_numpy(xp) and thin.ndim == 2 and _kernels.apply_to(matrix, thin.shape[1]):
+    if is_numpy(xp) and _kernels.apply_to(matrix, thin.shape[-1]) and matrix.shape[:-2] == thin.shape[:-2]:
         return _kernels.adjoint_product_rows(matrix, thin)
     if not is_complex(xp, matrix.dtype):
         return matrix.mT @ thin
@@ -125,10 +125,11 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         return adjoint_product(xp, matrix, thin), None
     k = thin.shape[-1]
     columns = k + probes.shape[-1]
-    plain = is_numpy(xp) and matrix.dtype == thin.dtype and thin.ndim == probes.ndim == 2
-    if plain and _kernels.apply_to(matrix, columns):
+    plain = is_numpy(xp) and matrix.dtype == thin.dtype == probes.dtype
+    one_batch = matrix.shape[:-2] == thin.shape[:-2] == probes.shape[:-2]
+    if plain and one_batch and _kernels.apply_to(matrix, columns):
         both = _kernels.adjoint_product_rows(matrix, thin, probes)
-        return both[:, :k], both[:, k:]
+        return both[..., :k], both[..., k:]
     seen = product(xp, matrix, probes)
     both = adjoint_product(xp, matrix, beside(xp, thin, seen))
     return both[..., :k], both[..., k:]
@@ -139,9 +140,9 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
 
     The sum is rounded once into the dtype of the array.
     """
-    right_adjoint = adjoint(xp, right)
     if is_numpy(xp):
-        return _rotate_rows_numpy(array, left, right_adjoint, overwrite)
+        return _rotate_rows_numpy(array, left, right, overwrite)
+    right_adjoint = adjoint(xp, right)
     wide = astype(xp, array, left.dtype)
     rotated = astype(xp, wide + (wide @ left) @ right_adjoint, array.dtype)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
@@ -150,18 +151,40 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
     return rotated
 
 
-def _rotate_rows_numpy(array: Array, left: Array, right_adjoint: Array, overwrite: bool) -> Array:
+def step_of_rank_one(
+    xp: Namespace,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    probe: Array | None,
+    kind: str,
+    *,
+    overwrite: bool = False,
+) -> Array | None:
+    """A whole step of rank one by the fast kernels; None where they do not take it, or not all of it."""
+    if not is_numpy(xp) or not unitary.dtype == left.dtype == right.dtype:
+        return None
+    if not unitary.shape[:-2] == left.shape[:-2] == right.shape[:-2] or not _kernels.apply_to(unitary, 1):
+        return None
+    out = unitary if overwrite else np.empty_like(unitary)
+    done = _kernels.rank_one_step(unitary, left, right, probe, kind, out)
+    return out if done.all() else None
+
+
+def _rotate_rows_numpy(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
     batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2])
     if overwrite:
         out = array
-        if np.may_share_memory(array, left) or np.may_share_memory(array, right_adjoint):
-            left, right_adjoint = left.copy(), right_adjoint.copy()
+        if np.may_share_memory(array, left) or np.may_share_memory(array, right):
+            left, right = left.copy(), right.copy()
     else:
         out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
     narrow = array.dtype != left.dtype
-    if not narrow and out.ndim == left.ndim == 2 and _kernels.apply_to(array, left.shape[1]):
-        _kernels.rotate_rows_in_cache(array, left, right_adjoint, out)
+    one_batch = array.shape[:-2] == left.shape[:-2] == right.shape[:-2]
+    if not narrow and one_batch and _kernels.apply_to(array, left.shape[-1]):
+        _kernels.rotate_rows_in_cache(array, left, right, out)
         return out
+    right_adjoint = adjoint(np, right)
     for rows, panel in _panels(array, left):
         if narrow:
             panel = panel.astype(left.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
 from ._operator import Samples
-from ._primitives import beside, pull_back, rotate_rows, scaled_columns
+from ._primitives import beside, pull_back, rotate_rows, scaled_columns, step_of_rank_one
 from .core import CORES
 from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
@@ -87,8 +87,7 @@ def unitary_transport(
     True
     """
     _validate.choice("curve", curve, CURVES)
-    body, healing = _pulled_back(unitary, left, right, core, heal, rng, overwrite_unitary)
-    return _moved(unitary, transport_rotation(body, curve=curve, core=core), healing, overwrite_unitary)
+    return _step_of_factors(unitary, left, right, curve, core, heal, rng, overwrite_unitary)
 
 
 def polar_projection(
@@ -151,8 +150,7 @@ def polar_projection(
     >>> np.allclose(V, u @ vh)
     True
     """
-    body, healing = _pulled_back(unitary, left, right, core, heal, rng, overwrite_unitary)
-    return _moved(unitary, polar_rotation(body, core=core), healing, overwrite_unitary)
+    return _step_of_factors(unitary, left, right, "polar", core, heal, rng, overwrite_unitary)
 
 
 def unitary_step(
@@ -255,7 +253,8 @@ def unitary_step(
         body = BodyFactors(-eta * C, Q)
         healing = None if Z is None else healing_rotation(xp, Z, seen)
     else:
-        body, healing = _pulled_back(unitary, -eta * gradient.left, gradient.right, "auto", heal, draws)
+        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
+        body, healing = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
@@ -268,21 +267,34 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     return BodyFactors(beside(xp, 0.5 * C, -0.5 * Q), beside(xp, Q, C))
 
 
-def _pulled_back(
-    unitary: Array, left: Array, right: Array, core: str, heal: int, rng: RNG, overwrite: bool = False
-) -> tuple[BodyFactors, LowRankRotation | None]:
-    """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
+def _step_of_factors(
+    unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
+) -> Array:
+    """Move U by left rightᴴ along a curve or by projection: check, then the kernels for k = 1, or the parts."""
     xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
     _validate.choice("core", core, CORES)
     _validate.count("heal", heal)
     n = _validate.square("unitary", unitary)
-    _validate.factor_pair("left", left, "right", right, n)
+    k = _validate.factor_pair("left", left, "right", right, n)
     batch = _validate.batches(unitary=unitary, left=left, right=right)
     _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
-    thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
+    if k == 1 and core == "auto" and heal <= 1:
+        moved = step_of_rank_one(xp, unitary, left, right, Z, kind, overwrite=overwrite)
+        if moved is not None:
+            return moved
+    body, healing = _pulled_back(xp, unitary, left, right, Z)
+    rotation = polar_rotation(body, core=core) if kind == "polar" else transport_rotation(body, curve=kind, core=core)
+    return _moved(unitary, rotation, healing, overwrite)
+
+
+def _pulled_back(
+    xp: Namespace, unitary: Array, left: Array, right: Array, Z: Array | None
+) -> tuple[BodyFactors, LowRankRotation | None]:
+    """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
+    thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
     pulled, seen = pull_back(xp, unitary, left, Z)
     body = BodyFactors(

@@ -1,5 +1,19 @@
 """Fast kernels behind the primitives; each has a generic line beside it that gives the same result."""
 
-from ._rows import adjoint_product_rows, apply_to, kernels_active, rotate_rows_in_cache
+from ._rows import (
+    adjoint_product_rows,
+    apply_to,
+    kernels_active,
+    rank_one_rotation,
+    rank_one_step,
+    rotate_rows_in_cache,
+)
 
-__all__ = ["adjoint_product_rows", "apply_to", "kernels_active", "rotate_rows_in_cache"]
+__all__ = [
+    "adjoint_product_rows",
+    "apply_to",
+    "kernels_active",
+    "rank_one_rotation",
+    "rank_one_step",
+    "rotate_rows_in_cache",
+]

@@ -1,4 +1,4 @@
-"""The two traversals of a row-major numpy matrix, by numba: compiled serially, run on row blocks by threads.
+"""The two traversals of row-major numpy matrices, and whole steps of rank one, by the compiled kernels.
 
 A complex row is seen as a real row of twice the length: complex arithmetic gets no fused multiply-add.
 With w = u + iv, the product with w is a pair of real dot products, and the update by a multiple of w a
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _threads
+
 Floats = NDArray[Any]
 
-# Real thin columns up to which the kernels beat BLAS on panels in cache.
-_MOST_COLUMNS = 8
-# Real entries of the matrix from which they do: smaller ones stay in cache, where BLAS is as fast.
-_SMALLEST = 1 << 21
+# Real thin columns up to which the kernels beat BLAS.
+_MOST_COLUMNS = 64
+# Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up in
+# 60 to 100 microseconds.
+_PARALLEL = 1 << 24
 
 
 @functools.cache
@@ -35,80 +35,163 @@ def kernels_active() -> bool:
 
 
 def apply_to(matrix: Floats, columns: int) -> bool:
-    """Whether the kernels take this matrix with so many thin columns; else the generic line does."""
-    parts = 2 if matrix.dtype.kind == "c" else 1
+    """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
     return (
-        matrix.ndim == 2
-        and matrix.size * parts >= _SMALLEST
-        and 0 < columns * parts <= _MOST_COLUMNS
-        and bool(matrix.flags.c_contiguous)
+        0 < columns * (2 if matrix.dtype.kind == "c" else 1) <= _MOST_COLUMNS
+        and matrix.flags.c_contiguous
+        and matrix.size > 0
         and matrix.dtype.isnative
         and kernels_active()
     )
 
 
 def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
-    """matrixᴴ @ [thin, matrix @ probes] in one read of the matrix."""
-    adjoint_kernel, _ = _compiled()
-    rows = matrix.shape[0]
-    real = _as_real(matrix)
-    complex_data = matrix.dtype.kind == "c"
-    given = np.concatenate([thin.real, thin.imag], axis=1) if complex_data else thin
-    looked = np.empty((0, real.shape[1]), dtype=real.dtype)
-    made = 0
-    if probes is not None:
-        looked = _dual_rows(probes.T) if complex_data else probes.T
-        made = looked.shape[0]
-        looked = np.ascontiguousarray(_even_columns(np.asarray(looked, dtype=real.dtype).T).T)
-    k = given.shape[1]
-    # In pairs: what fills up is zero, or the product with the zero probe that fills up.
-    weights = np.zeros((rows, k + made + (k + made) % 2), dtype=real.dtype)
-    weights[:, :k] = given
-    blocks = _row_blocks(rows)
-    parts = np.zeros((len(blocks), weights.shape[1], real.shape[1]), dtype=real.dtype)
-    _run(
-        [
-            functools.partial(adjoint_kernel, real, weights, looked, k, part, *block)
-            for part, block in zip(parts, blocks, strict=True)
-        ]
+    """matrixᴴ @ [thin, matrix @ probes] in one read of the matrices; thin factors have their batch shape."""
+    blocks = _blocks()
+    real = _stack(_as_real(matrix))
+    given, parts = thin.shape[-1], _parts(matrix)
+    made = 0 if probes is None else probes.shape[-1]
+    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else _dual_rows(probes)
+    weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
+    weights[..., : parts * given] = _stack(_as_real(thin))
+    sums = (weights.shape[2], real.shape[2])
+    threads = _threads_for(real, weights.shape[2])
+    if len(real) >= threads:
+        total = np.zeros((len(real), *sums), real.dtype)
+        _threads.run(
+            lambda start, stop: blocks.gather_stack(
+                real, weights, looked, parts * given, total, start, stop
+            ),
+            _threads.ranges(len(real), threads),
+        )
+    else:
+        rows = _threads.ranges(real.shape[1], threads)
+        total = np.stack([
+            _by_rows(blocks.gather, rows, *one, parts * given, sums)
+            for one in zip(real, weights, looked, strict=True)
+        ])
+    return _columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
+
+
+def _by_rows(
+    gather: Any, rows: list[tuple[int, int]], matrix: Floats, weights: Floats, probes: Floats, given: int, sums: Any
+) -> Floats:
+    """The sums over the rows of one matrix, whose threads each have their own."""
+    partial = np.zeros((len(rows), *sums), matrix.dtype)
+    places = {piece: place for place, piece in enumerate(rows)}
+    _threads.run(
+        lambda *piece: gather(matrix, weights, probes, given, partial[places[piece]], *piece), rows
     )
-    total = parts.sum(axis=0)
-    products = [_adjoint_parts(total[:k], thin.shape[1], matrix.dtype)]
-    if probes is not None:
-        products.append(_adjoint_parts(total[k:], probes.shape[1], matrix.dtype))
-    return np.concatenate(products, axis=1)
+    return partial.sum(axis=0)
 
 
-def _adjoint_parts(total: Floats, columns: int, dtype: Any) -> Floats:
-    """Columns of a product from its real rows: sums with the real and with the imaginary parts of weights."""
-    if dtype.kind != "c":
-        return total[:columns].T
-    by_real, by_imag = total[:columns].T, total[columns : 2 * columns].T
-    product = np.empty((total.shape[1] // 2, columns), dtype=dtype)
-    product.real = by_real[0::2] + by_imag[1::2]
-    product.imag = by_imag[0::2] - by_real[1::2]
-    return product
+def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
+    """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
+    blocks = _blocks()
+    real, real_out = _stack(_as_real(matrix)), _stack(out.view(out.real.dtype))
+    left, right = _dual_rows(left), _dual_rows(right)
+    in_place = out is matrix
+    threads = _threads_for(real, left.shape[1])
+    if len(real) >= threads:
+        _threads.run(
+            lambda start, stop: blocks.rotate_stack(real, left, right, real_out, in_place, start, stop),
+            _threads.ranges(len(real), threads),
+        )
+        return
+    rows = _threads.ranges(real.shape[1], threads)
+    for one, *thin, into in zip(real, left, right, real_out, strict=True):
+        _threads.run(
+            lambda start, stop: blocks.rotate(one, *thin, into, in_place, start, stop), rows
+        )
 
 
-def _dual_rows(rows: Floats) -> Floats:
-    """Real rows whose dot products with a complex row seen as real are the parts of row · given row."""
-    return np.concatenate([_as_real(np.conj(rows)), _as_real(1j * np.conj(rows))])
+def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, Floats] | None:
+    """The rotation of the body factors (…, n, 1), or None where the generic way has to be taken."""
+    if not kernels_active():
+        return None
+    rank_one = _rank_one()
+    c, b = (np.array(x[..., 0], np.complex128, order="C", ndmin=2) for x in (left, right))
+    c, b = c.reshape(-1, c.shape[-1]), b.reshape(-1, b.shape[-1])
+    before, after = np.empty((2, len(c), 2, c.shape[1]), np.complex128)
+    if not rank_one.rotations(c, b, rank_one.KINDS.index(kind), before, after):
+        return None
+    shape = (*left.shape[:-2], 2, left.shape[-2])
+    thin = (x.reshape(shape).mT for x in (before, after))
+    before, after = thin if left.dtype.kind == "c" else (x.real for x in thin)
+    return before, after
 
 
-def rotate_rows_in_cache(matrix: Floats, left: Floats, right_adjoint: Floats, out: Floats) -> None:
-    """Write matrix + (matrix @ left) @ right_adjoint to `out`, which may be `matrix`: one read, one write."""
-    _, rotate_kernel = _compiled()
-    real, real_out = _as_real(matrix), _as_real(out)
-    left = left.T
+def rank_one_step(
+    matrix: Floats, left: Floats, right: Floats, probe: Floats | None, kind: str, out: Floats
+) -> NDArray[np.bool_]:
+    """Move matrices by steps of rank one, healed along one probe, into `out`, which may be `matrix`.
+
+    Says which of them have been moved; the others are as they were, and have to go the generic way. All thin
+    factors have the dtype and the batch shape of the matrices.
+    """
+    rank_one = _rank_one()
+    real, real_out = _stack(matrix), _stack(out)
     if matrix.dtype.kind == "c":
-        # Row · left: dot products with (Re, −Im) and (Im, Re). Update: along v and i·v.
-        left = _dual_rows(left)
-        right_adjoint = np.concatenate([_as_real(right_adjoint), _as_real(1j * right_adjoint)])
-    left = _even_columns(np.asarray(left, dtype=real.dtype).T).T
-    right_adjoint = _even_columns(np.asarray(right_adjoint, dtype=real.dtype).T).T
-    left, right_adjoint = np.ascontiguousarray(left), np.ascontiguousarray(right_adjoint)
-    blocks = _row_blocks(real.shape[0])
-    _run([functools.partial(rotate_kernel, real, left, right_adjoint, real_out, *block) for block in blocks])
+        real, real_out = real.view(matrix.real.dtype), real_out.view(matrix.real.dtype)
+    a, b = _stack(left), _stack(right)
+    z = a[..., :0] if probe is None else _stack(probe)
+    code = rank_one.KINDS.index(kind)
+    in_place = out is matrix
+    count = len(real)
+    done = np.zeros(count, np.bool_)
+    threads = _threads_for(real, 2 * _parts(matrix))
+    if count >= threads:
+        _threads.run(
+            lambda start, stop: rank_one.step(real, a, b, z, code, real_out, in_place, start, stop, done),
+            _threads.ranges(count, threads),
+        )
+    else:
+        rows = _threads.ranges(real.shape[1], threads)
+        for s in range(count):
+            done[s] = _rank_one_by_rows(real[s], a[s], b[s], z[s], code, real_out[s], in_place, rows)
+    return done.reshape(matrix.shape[:-2])
+
+
+def _rank_one_by_rows(
+    matrix: Floats,
+    left: Floats,
+    right: Floats,
+    probe: Floats,
+    kind: int,
+    out: Floats,
+    in_place: bool,
+    rows: list[tuple[int, int]],
+) -> bool:
+    rank_one = _rank_one()
+    n, columns = matrix.shape
+    width = columns // n * (1 + probe.shape[1])
+    weights = np.zeros((n, width), matrix.dtype)
+    probes = np.zeros((columns // n * probe.shape[1], columns), matrix.dtype)
+    exponent = rank_one.weigh(left, probe, weights, probes)
+    if exponent == -9999:
+        return False
+    total = _by_rows(rank_one.gather, rows, matrix, weights, probes, columns // n, (width, columns))
+    before, after = np.empty((2, 2 * width, columns), matrix.dtype)
+    if not rank_one.turn(total, exponent, right, probe, kind, before, after):
+        return False
+    _threads.run(
+        lambda start, stop: rank_one.rotate(matrix, before, after, out, in_place, start, stop), rows
+    )
+    return True
+
+
+def _threads_for(real: Floats, columns: int) -> int:
+    return _threads.thread_count() if real.nbytes * columns >= _PARALLEL else 1
+
+
+def _parts(x: Floats) -> int:
+    """Real numbers in an entry."""
+    return 2 if x.dtype.kind == "c" else 1
+
+
+def _stack(x: Floats) -> Floats:
+    """With one axis for the batch; row-major."""
+    return np.ascontiguousarray(x.reshape(-1, *x.shape[-2:]))
 
 
 def _as_real(x: Floats) -> Floats:
@@ -117,43 +200,43 @@ def _as_real(x: Floats) -> Floats:
     return x.view(x.real.dtype) if x.dtype.kind == "c" else x
 
 
-def _even_columns(x: Floats) -> Floats:
-    """The kernels take thin columns in pairs."""
-    return x if x.shape[1] % 2 == 0 else np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
+def _dual_rows(thin: Floats) -> Floats:
+    """Real rows whose dot products with a row seen as real are the parts of row · column, for every column.
+
+    They are the parts of columnᴴ and i columnᴴ as well, along which a row moves by a product with that.
+    """
+    rows = _stack(thin).mT
+    if thin.dtype.kind != "c":
+        return np.ascontiguousarray(rows)
+    real = np.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
+    real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = rows.real
+    real[:, :, 1, :, 0] = rows.imag
+    real[:, :, 0, :, 1] = -rows.imag
+    return real.reshape(len(rows), 2 * rows.shape[1], 2 * rows.shape[2])
 
 
-def _row_blocks(rows: int) -> list[tuple[int, int]]:
-    threads = min(_threads(), rows)
-    edges = [rows * i // threads for i in range(threads + 1)]
-    return list(itertools.pairwise(edges))
+def _columns_of(total: Floats, parts: int, shape: tuple[int, ...]) -> Floats:
+    """The columns Σ conj(row) · weight from the real sums with both parts of the weights."""
+    if parts == 1:
+        return total.mT.reshape(shape)
+    # Last axes: column, part of the weight, entry, part of the row.
+    s = total.reshape(len(total), shape[-1], 2, shape[-2], 2)
+    product = np.empty((len(total), shape[-2], shape[-1]), np.result_type(total.dtype, np.complex64))
+    product.real = (s[:, :, 0, :, 0] + s[:, :, 1, :, 1]).mT
+    product.imag = (s[:, :, 1, :, 0] - s[:, :, 0, :, 1]).mT
+    return product.reshape(shape)
 
 
-def _run(tasks: list[Callable[[], None]]) -> None:
-    """The first task on this thread, the others on the pool."""
-    waiting = [_pool().submit(task) for task in tasks[1:]]
-    tasks[0]()
-    for task in waiting:
-        task.result()
+# numba is imported at the first matrix that the kernels take.
+@functools.cache
+def _blocks() -> Any:
+    from . import _blocks
 
-
-def _threads() -> int:
-    """Number of CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _blocks
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _threads() - 1), thread_name_prefix="lowrank_unitary")
+def _rank_one() -> Any:
+    from . import _rank_one
 
-
-# A forked child has none of its parent's threads: it makes its own pool when it needs one.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-@functools.cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """The two kernels; numba is imported here, at the first large matrix."""
-    from . import _numba
-
-    return _numba.adjoint_kernel, _numba.rotate_kernel
+    return _rank_one

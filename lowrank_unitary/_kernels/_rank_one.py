@@ -1,0 +1,277 @@
+"""A whole step of rank one, compiled: U (I + L Rᴴ) from U and the two columns of the step, in closed form.
+
+With c = Uᴴa and b the step c bᴴ lives on the plane of the orthonormal q₁ = b/‖b‖ and q₂, the rest of c. There
+it is the matrix [[u, 0], [v, 0]] with u = ‖b‖ q₁ᴴc and v = ‖b‖ ‖c − q₁q₁ᴴc‖ ≥ 0, and the rotation is a function
+of these two numbers. Thin columns are complex128 here whatever U is: they are O(n) beside O(n²).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ._blocks import gather, rotate
+
+Numbers = NDArray[Any]
+
+# What moves U, as the kernels know it.
+KINDS = ("geodesic", "cayley", "polar")
+_GEODESIC, _CAYLEY, _POLAR = range(3)
+
+# Norms of columns beyond which squares of products leave the range of double precision; the generic way scales.
+_LARGEST = 1e70
+# The smallest inner product of unit columns that another orthogonalisation would still improve on.
+_SQUARE = 1e-14
+
+_plain = numba.njit(nogil=True, cache=True)
+
+
+@_plain
+def plane_change(kind: int, u: complex, v: float) -> tuple[complex, complex, complex, complex]:
+    """The 2×2 matrix f([[u, 0], [v, 0]]) − I, row by row, for the geodesic, Cayley or polar f.
+
+    Nothing of the size of 1 is subtracted: the result has small errors relative to itself.
+    """
+    if kind == _POLAR:
+        # A = [[d, 0], [v, 1]] with d = 1 + u has the factor (A + e adj(A)ᴴ)/t with e = d/|d|, t = tr (AᴴA)^½.
+        d = 1.0 + u
+        size = math.hypot(d.real, d.imag)
+        g = 1.0 + size
+        t = math.hypot(g, v)
+        shorter = -v * (v / (t * (g + t)))
+        if size == 0.0:
+            # Singular: every e of size 1 will do.
+            return complex(shorter), complex(-v / t), complex(v / t), complex(shorter)
+        turn = complex(d.real / size, d.imag / size)
+        turned = turn - 1.0
+        if d.real > 0.0:
+            turned = complex(-u.imag * (u.imag / (size * (d.real + size))), u.imag / size)
+        return turn * shorter + turned, -turn * (v / t), complex(v / t), complex(shorter)
+    # Ω = i μ I + N with N = [[iμ, −v/2], [v/2, −iμ]] and N² = −ω² I.
+    mu = 0.5 * u.imag
+    half = 0.5 * v
+    if kind == _CAYLEY:
+        # Ω (I − Ω/2)⁻¹, whose determinant is not below 1.
+        determinant = complex(1.0 + 0.25 * half * half, -mu)
+        p = complex(0.0, 2.0 * mu)
+        inner, side, corner = complex(1.0), complex(-0.5 * half), complex(1.0, -mu)
+        return (
+            (p * inner - half * (0.5 * half)) / determinant,
+            (p * side - half * corner) / determinant,
+            half * inner / determinant,
+            half * side / determinant,
+        )
+    omega = math.hypot(mu, half)
+    phase = complex(math.cos(mu), math.sin(mu))
+    sinc = math.sin(omega) / omega if omega > 0.0 else 1.0
+    # e^{iμ} cos ω − 1
+    less = complex(-2.0 * math.sin(0.5 * mu) ** 2, math.sin(mu)) * math.cos(omega)
+    less -= 2.0 * math.sin(0.5 * omega) ** 2
+    swing = phase * complex(0.0, mu * sinc)
+    return less + swing, -phase * (half * sinc), phase * (half * sinc), less - swing
+
+
+@_plain
+def _norm(x: Numbers) -> float:
+    total = 0.0
+    for m in range(x.shape[0]):
+        total += x[m].real * x[m].real + x[m].imag * x[m].imag
+    return math.sqrt(total)
+
+
+@_plain
+def _inner(x: Numbers, y: Numbers) -> complex:
+    total = 0j
+    for m in range(x.shape[0]):
+        total += x[m].conjugate() * y[m]
+    return total
+
+
+@_plain
+def _rotation(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) -> bool:
+    """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where the generic way has to be taken.
+
+    c and b are overwritten.
+    """
+    left[:] = 0.0
+    right[:] = 0.0
+    beta, size = _norm(b), _norm(c)
+    if beta == 0.0 and size <= _LARGEST or size == 0.0 and beta <= _LARGEST:
+        # A square may underflow where its root would not.
+        return not (np.any(b != 0.0) and np.any(c != 0.0))
+    # NaN takes the other way, too.
+    if not (1.0 / _LARGEST <= beta <= _LARGEST and 1.0 / _LARGEST <= size <= _LARGEST):
+        return False
+    b /= beta
+    along = 0j
+    for _ in range(2):
+        more = _inner(b, c)
+        along += more
+        for m in range(c.shape[0]):
+            c[m] -= more * b[m]
+    across = _norm(c)
+    if across > 0.0:
+        c /= across
+        # What is left of collinear columns is rounding, and has to be made orthogonal afresh.
+        for _ in range(4):
+            more = _inner(b, c)
+            if more.real * more.real + more.imag * more.imag <= _SQUARE * _SQUARE:
+                break
+            for m in range(c.shape[0]):
+                c[m] -= more * b[m]
+            rest = _norm(c)
+            if rest <= 1e-3:
+                across = 0.0
+                c[:] = 0.0
+                break
+            c /= rest
+    f11, f12, f21, f22 = plane_change(kind, along * beta, across * beta)
+    left[0] = b
+    left[1] = c
+    for m in range(c.shape[0]):
+        right[0, m] = b[m] * f11.conjugate() + c[m] * f12.conjugate()
+        right[1, m] = b[m] * f21.conjugate() + c[m] * f22.conjugate()
+    return True
+
+
+@_plain
+def rotations(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) -> bool:
+    """The rotations of stacks of columns (s, n), as stacks of rows (s, 2, n), all complex128.
+
+    False where one has to go the generic way.
+    """
+    for s in range(c.shape[0]):
+        if not _rotation(c[s], b[s], kind, left[s], right[s]):
+            return False
+    return True
+
+
+@_plain
+def weigh(column: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> int:
+    """The first column as weights of real rows, scaled to a largest entry near 1; returns the power of two.
+
+    A product with a unitary matrix then neither overflows nor loses digits below the normal range. Of a column
+    that holds NaN or infinity nothing is to be had: −9999. A probe is laid out for products with real rows.
+    """
+    parts = probes.shape[1] // column.shape[0]
+    largest = 0.0
+    for m in range(column.shape[0]):
+        x, y = abs(float(column[m, 0].real)), abs(float(column[m, 0].imag))
+        # Not max(), which may lose NaN.
+        if not (x < np.inf and y < np.inf):
+            return -9999
+        largest = max(largest, x, y)
+    exponent = math.frexp(largest)[1]
+    for m in range(column.shape[0]):
+        weights[m, 0] = math.ldexp(float(column[m, 0].real), -exponent)
+        if parts == 2:
+            weights[m, 1] = math.ldexp(float(column[m, 0].imag), -exponent)
+    if probe.shape[1]:
+        _lay_out(probe[:, 0], parts, probes)
+    return exponent
+
+
+@_plain
+def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
+    """Real rows whose dot products with a row seen as real are the parts of row · x.
+
+    They are the parts of xᴴ and of i xᴴ as well, along which a row moves by a product with xᴴ.
+    """
+    for m in range(x.shape[0]):
+        if parts == 1:
+            rows[0, m] = x[m].real
+        else:
+            rows[0, 2 * m] = x[m].real
+            rows[0, 2 * m + 1] = -x[m].imag
+            rows[1, 2 * m] = x[m].imag
+            rows[1, 2 * m + 1] = x[m].real
+
+
+@_plain
+def _collected(total: Numbers, exponent: int, out: Numbers) -> None:
+    """The column Σ conj(row) · weight · 2^exponent from the real sums with both parts of the weights."""
+    for m in range(out.shape[0]):
+        if total.shape[0] == 1:
+            x, y = float(total[0, m]), 0.0
+        else:
+            x = float(total[0, 2 * m]) + float(total[1, 2 * m + 1])
+            y = float(total[1, 2 * m]) - float(total[0, 2 * m + 1])
+        out[m] = complex(math.ldexp(x, exponent), math.ldexp(y, exponent))
+
+
+@_plain
+def turn(
+    total: Numbers, exponent: int, right_column: Numbers, probe: Numbers, kind: int, left: Numbers, right: Numbers
+) -> bool:
+    """From the sums over the rows of U to the rows that move it; False where the generic way has to be taken.
+
+    With a probe z, whose sums follow, the correction of the defect along it comes first
+    (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ).
+    """
+    n = right_column.shape[0]
+    parts = left.shape[1] // n
+    thin = np.empty((8, n), np.complex128)
+    c, b, z, d, turned = thin[0], thin[1], thin[2], thin[3], thin[4:]
+    _collected(total[:parts], exponent, c)
+    for m in range(n):
+        b[m] = right_column[m, 0]
+    if not _rotation(c, b, kind, turned[:2], turned[2:]):
+        return False
+    if not probe.shape[1]:
+        for j in range(2):
+            _lay_out(turned[j], parts, left[j * parts : (j + 1) * parts])
+            _lay_out(turned[2 + j], parts, right[j * parts : (j + 1) * parts])
+        return True
+    _collected(total[parts:], 0, d)
+    for m in range(n):
+        z[m] = probe[m, 0]
+        d[m] -= z[m]
+    shortened = -0.5 / math.sqrt(1.0 + _norm(d) ** 2)
+    inside = _inner(z, d)
+    # c and b are free again: the right factors of the correction.
+    for m in range(n):
+        c[m] = shortened * (d[m] - z[m] * inside)
+        b[m] = shortened * z[m]
+    for j in range(2):
+        along, across = _inner(c, turned[j]), _inner(b, turned[j])
+        for m in range(n):
+            turned[j, m] += z[m] * along + d[m] * across
+    for j, (first, second) in enumerate(((z, c), (d, b), (turned[0], turned[2]), (turned[1], turned[3]))):
+        _lay_out(first, parts, left[j * parts : (j + 1) * parts])
+        _lay_out(second, parts, right[j * parts : (j + 1) * parts])
+    return True
+
+
+@_plain
+def step(
+    matrix: Numbers,
+    left: Numbers,
+    right: Numbers,
+    probe: Numbers,
+    kind: int,
+    out: Numbers,
+    in_place: bool,
+    start: int,
+    stop: int,
+    done: Numbers,
+) -> None:
+    """Whole steps of the matrices start … stop of a stack, one after the other, while each is in cache."""
+    _, n, columns = matrix.shape
+    parts, looked = columns // n, probe.shape[2]
+    weights = np.zeros((n, parts * (1 + looked)), matrix.dtype)
+    probes = np.zeros((parts * looked, columns), matrix.dtype)
+    total = np.empty((parts * (1 + looked), columns), matrix.dtype)
+    before = np.empty((2 * parts * (1 + looked), columns), matrix.dtype)
+    after = np.empty_like(before)
+    for s in range(start, stop):
+        exponent = weigh(left[s], probe[s], weights, probes)
+        total[:] = 0
+        if exponent > -9999:
+            gather(matrix[s], weights, probes, parts, total, 0, n)
+            done[s] = turn(total, exponent, right[s], probe[s], kind, before, after)
+        if done[s]:
+            rotate(matrix[s], before, after, out[s], in_place, 0, n)

@@ -1,0 +1,42 @@
+"""Serial kernels on a few threads of this process: no parallel runtime that others could quarrel with."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+def ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    """0 … count in so many pieces of nearly the same length, or fewer."""
+    parts = max(1, min(parts, count))
+    edges = [count * i // parts for i in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def run(task: Callable[[int, int], object], pieces: list[tuple[int, int]]) -> None:
+    """The task on every piece: the first one on this thread, the others on the pool."""
+    waiting = [_pool().submit(task, *piece) for piece in pieces[1:]]
+    task(*pieces[0])
+    for piece in waiting:
+        piece.result()
+
+
+@functools.cache
+def thread_count() -> int:
+    """NUMBA_NUM_THREADS where it is set, else the number of CPUs that this process may use."""
+    import numba
+
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="lowrank_unitary")
+
+
+# A forked child has none of its parent's threads: it makes its own pool when it needs one.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -19,9 +19,13 @@ from ._array import (
     is_numpy,
     is_torch,
     is_writeable,
+    note_change,
+    numpy_view,
+    of_numpy,
     placement,
     real_dtype,
     stop_gradient,
+    values_are_at_hand,
 )
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
@@ -79,6 +83,8 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     A product with a unitary matrix then neither overflows nor loses digits below the normal range.
     """
     largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
+    if values_are_at_hand(largest) and xp.all((largest > 2.0**-24) & (largest < 2.0**24)):
+        return thin, xp.ones_like(largest)
     usable = (largest > 0) & xp.isfinite(largest)
     # A little nearer to 1 than the entry itself: neither the power nor its inverse leaves the range, but for
     # the inverse of a subnormal number.
@@ -110,8 +116,8 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
                 for rows, panel in _panels(matrix, thin)
             )
         matrix = xp.astype(matrix, thin.dtype)
-    if is_numpy(xp) and _kernels.apply_to(matrix, thin.shape[-1]) and matrix.shape[:-2] == thin.shape[:-2]:
-        return _kernels.adjoint_product_rows(matrix, thin)
+    if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
+        return of_numpy(xp, _kernels.adjoint_product_rows(*views))
     if not is_complex(xp, matrix.dtype):
         return matrix.mT @ thin
     if is_torch(xp):
@@ -125,10 +131,8 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         return adjoint_product(xp, matrix, thin), None
     k = thin.shape[-1]
     columns = k + probes.shape[-1]
-    plain = is_numpy(xp) and matrix.dtype == thin.dtype == probes.dtype
-    one_batch = matrix.shape[:-2] == thin.shape[:-2] == probes.shape[:-2]
-    if plain and one_batch and _kernels.apply_to(matrix, columns):
-        both = _kernels.adjoint_product_rows(matrix, thin, probes)
+    if views := _for_kernels(xp, columns, matrix, thin, probes):
+        both = of_numpy(xp, _kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
     seen = product(xp, matrix, probes)
     both = adjoint_product(xp, matrix, beside(xp, thin, seen))
@@ -140,15 +144,38 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
 
     The sum is rounded once into the dtype of the array.
     """
+    if views := _for_kernels(xp, left.shape[-1], array, left, right):
+        view, *thin = views
+        if overwrite:
+            thin = [x.copy() if np.may_share_memory(view, x) else x for x in thin]
+        out = view if overwrite else np.empty_like(view)
+        _kernels.rotate_rows_in_cache(view, *thin, out)
+        return _written(xp, array, out, overwrite)
     if is_numpy(xp):
-        return _rotate_rows_numpy(array, left, right, overwrite)
-    right_adjoint = adjoint(xp, right)
+        return _rotate_panels(array, left, right, overwrite)
     wide = astype(xp, array, left.dtype)
-    rotated = astype(xp, wide + (wide @ left) @ right_adjoint, array.dtype)
+    rotated = astype(xp, wide + (wide @ left) @ adjoint(xp, right), array.dtype)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
         array[...] = rotated
         return array
     return rotated
+
+
+def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
+    batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2])
+    if overwrite:
+        out = array
+        if np.may_share_memory(array, left) or np.may_share_memory(array, right):
+            left, right = left.copy(), right.copy()
+    else:
+        out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
+    narrow = array.dtype != left.dtype
+    right_adjoint = adjoint(np, right)
+    for rows, panel in _panels(array, left):
+        if narrow:
+            panel = panel.astype(left.dtype)
+        np.add(panel, (panel @ left) @ right_adjoint, out=out[..., rows, :], casting="same_kind")
+    return out
 
 
 def step_of_rank_one(
@@ -162,34 +189,53 @@ def step_of_rank_one(
     overwrite: bool = False,
 ) -> Array | None:
     """A whole step of rank one by the fast kernels; None where they do not take it, or not all of it."""
-    if not is_numpy(xp) or not unitary.dtype == left.dtype == right.dtype:
+    views = _for_kernels(xp, 1, unitary, left, right, *(() if probe is None else (probe,)))
+    if not views:
         return None
-    if not unitary.shape[:-2] == left.shape[:-2] == right.shape[:-2] or not _kernels.apply_to(unitary, 1):
+    view, *thin = views
+    out = view if overwrite else np.empty_like(view)
+    if not _kernels.rank_one_step(view, thin[0], thin[1], None if probe is None else thin[2], kind, out):
         return None
-    out = unitary if overwrite else np.empty_like(unitary)
-    done = _kernels.rank_one_step(unitary, left, right, probe, kind, out)
-    return out if done.all() else None
+    return _written(xp, unitary, out, overwrite)
 
 
-def _rotate_rows_numpy(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
-    batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2])
-    if overwrite:
-        out = array
-        if np.may_share_memory(array, left) or np.may_share_memory(array, right):
-            left, right = left.copy(), right.copy()
-    else:
-        out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
-    narrow = array.dtype != left.dtype
-    one_batch = array.shape[:-2] == left.shape[:-2] == right.shape[:-2]
-    if not narrow and one_batch and _kernels.apply_to(array, left.shape[-1]):
-        _kernels.rotate_rows_in_cache(array, left, right, out)
-        return out
-    right_adjoint = adjoint(np, right)
-    for rows, panel in _panels(array, left):
-        if narrow:
-            panel = panel.astype(left.dtype)
-        np.add(panel, (panel @ left) @ right_adjoint, out=out[..., rows, :], casting="same_kind")
-    return out
+def rotation_of_rank_one(xp: Namespace, left: Array, right: Array, kind: str) -> tuple[Array, Array] | None:
+    """The rotation of body factors of rank one in closed form; None where that is not at hand."""
+    if not (is_numpy(xp) or is_torch(xp)) or not _kernels.kernels_active():
+        return None
+    views = [numpy_view(left), numpy_view(right)]
+    if any(view is None for view in views):
+        return None
+    rotation = _kernels.rank_one_rotation(*views, kind)
+    return None if rotation is None else tuple(of_numpy(xp, x) for x in rotation)
+
+
+def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
+    """Whether the fast kernels take the transposed matrix and not this one."""
+    view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
+    return view is not None and not view.flags.c_contiguous and _kernels.apply_to(view.mT, 2 * columns)
+
+
+def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
+    """All as numpy arrays where the kernels take them, with one dtype and one batch shape."""
+    if not (is_numpy(xp) or is_torch(xp)):
+        return None
+    batch = matrix.shape[:-2]
+    for x in thin:
+        if x.dtype != matrix.dtype or x.shape[:-2] != batch:
+            return None
+    views = [numpy_view(x) for x in (matrix, *thin)]
+    if any(view is None for view in views) or not _kernels.apply_to(views[0], columns):
+        return None
+    return views
+
+
+def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
+    """What the kernels wrote, as an array of the caller's kind."""
+    if not overwritten:
+        return of_numpy(xp, out)
+    note_change(array)
+    return array
 
 
 def _panels(matrix: Array, thin: Array) -> Iterator[tuple[slice, Array]]:

@@ -17,7 +17,6 @@ from ._array import (
     astype,
     is_half,
     is_traced,
-    is_writeable,
     placement,
     real_dtype,
     thin_dtype,
@@ -117,6 +116,8 @@ def outer_factors(left: Array, right: Array) -> int:
 
 def batches(**arrays: Array) -> tuple[int, ...]:
     """The common batch shape: leading axes broadcast."""
+    if all(x.ndim == 2 for x in arrays.values()):
+        return ()
     try:
         return np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in arrays.values()))
     except ValueError:
@@ -133,7 +134,7 @@ def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> N
     """
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
-        if xp.result_type(widest, x.dtype) != widest:
+        if x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
             beside = f", beside which {widest} is the widest" if is_half(xp, base.dtype) else ""
             raise TypeError(
                 f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{beside}), got "
@@ -153,6 +154,8 @@ def rank(value: Any, largest: int, name: str = "rank") -> int:
 
 def count(name: str, value: Any) -> int:
     """A whole number from 0 on."""
+    if type(value) is int and value >= 0:
+        return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}.")
     if value.__index__() < 0:
@@ -184,7 +187,7 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
 
 def overwritable(name: str, option: str, x: Array, batch: tuple[int, ...]) -> None:
     """An array that is to be written in place; immutable kinds (JAX) return a new one instead."""
-    if compat.is_numpy_array(x) and not is_writeable(x):
+    if isinstance(x, np.ndarray) and not x.flags.writeable:
         raise ValueError(
             f"{name} must be writeable when {option}=True, but it is read-only: "
             f"pass a copy, or leave {option}=False."

@@ -25,37 +25,37 @@ from ._array import (
     thin_dtype,
     values_are_at_hand,
 )
-from ._primitives import adjoint, broadcast
+from ._primitives import adjoint, broadcast, rotation_of_rank_one
 from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
 
-# The Gram core is used by value up to this Frobenius norm of the balanced K. The cancellation in W M Wᴴ
-# grows with ‖K‖; and ‖c‖⁴ + ‖b‖⁴ ≤ 0.81 keeps ‖cbᴴ‖ below 0.64, every singular value of I + cbᴴ above 0.36.
+# The Gram core is used by value up to this spectral norm of the balanced K. The cancellation in W M Wᴴ grows with
+# ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45: singular values of I + cbᴴ above 0.55.
 GRAM_LIMIT = 0.9
 
 
 def low_rank_rotation(
     body_factors: BodyFactors,
     core: str,
+    kind: str,
     gram_middle: Callable[[Namespace, Array, bool], Array],
     dense_change: Callable[[Namespace, Array, Array], Array],
 ) -> LowRankRotation:
-    """I + W M Wᴴ by the chosen core.
+    """I + W M Wᴴ by the chosen core; of rank one in closed form, where the kernels are at hand.
 
-    `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖ ≤ GRAM_LIMIT;
+    `kind` is what the kernels call the function.
+    `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖₂ ≤ GRAM_LIMIT;
     `dense_change(xp, X, unit)` gives f(X / unit) − I for the small matrix X = unit · Qᴴ c bᴴ Q.
     """
     xp, n, k = checked(body_factors)
     _validate.choice("core", core, CORES)
     dtype = factor_dtype(xp, body_factors)
     working = core_dtype(xp, dtype)
-    c, b = broadcast(xp, *body_factors)
-    c, b, unit = balance(
-        xp,
-        astype(xp, c, working),
-        astype(xp, b, working),
-    )
+    c, b = (astype(xp, x, working) for x in broadcast(xp, *body_factors))
+    if k == 1 and core == "auto" and (exact := rotation_of_rank_one(xp, c, b, kind)):
+        return LowRankRotation(*(astype(xp, x, dtype) for x in exact))
+    c, b, unit = balance(xp, c, b)
     W = xp.concat([b, c], axis=-1)
     K = adjoint(xp, W) @ W
     small = False
@@ -100,6 +100,8 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
     """log2 of the norm of every column, safe from overflow and underflow; −inf for a zero column."""
     magnitude = xp.abs(stop_gradient(x))
     largest = xp.max(magnitude, axis=-2, keepdims=True)
+    if values_are_at_hand(largest) and xp.all((largest > 2.0**-40) & (largest < 2.0**40)):
+        return xp.log2(xp.linalg.vector_norm(magnitude, axis=-2, keepdims=True))
     scale = xp.where(largest > 0, largest, 1.0)
     # The largest entry is 1 after scaling, so the norm of a column is 0 only where its scale stands in.
     norm = xp.sqrt(xp.sum((magnitude / scale) ** 2, axis=-2, keepdims=True))
@@ -116,11 +118,15 @@ def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
 
 
 def gram_is_exact(xp: Namespace, K: Array) -> Array:
-    """Whether ‖K‖_F ≤ GRAM_LIMIT, matrix by matrix; False for NaN."""
-    # Entries above 1 decide by themselves; their squares may overflow.
-    size = xp.abs(K)
-    norm_squared = xp.sum(xp.where(size > 1.0, 1.0, size) ** 2, axis=(-2, -1))
-    return norm_squared <= GRAM_LIMIT**2
+    """Whether ‖K‖₂ ≤ GRAM_LIMIT, matrix by matrix; False for NaN.
+
+    By ‖K⁸‖_F^⅛, which exceeds ‖K‖₂ by a factor of (2k)^(1/16) at most: 1.2 for k = 16.
+    """
+    # Entries above 1 decide by themselves; their powers may overflow.
+    K = xp.where(xp.all(xp.abs(K) <= 1.0, axis=(-2, -1), keepdims=True), K, 1.0)
+    for _ in range(3):
+        K = K @ K
+    return xp.linalg.matrix_norm(K) <= GRAM_LIMIT**8
 
 
 def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:

@@ -67,7 +67,7 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     (True, True)
     """
     _validate.choice("core", core, CORES)
-    return low_rank_rotation(body_factors, core, _gram_middle, dense_change)
+    return low_rank_rotation(body_factors, core, "polar", _gram_middle, dense_change)
 
 
 def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
 from ._operator import Samples
-from ._primitives import beside, pull_back, rotate_rows, scaled_columns, step_of_rank_one
+from ._primitives import beside, is_column_major, pull_back, rotate_rows, scaled_columns, step_of_rank_one
 from .core import CORES
 from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
@@ -280,13 +280,22 @@ def _step_of_factors(
     _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
+    if is_column_major(xp, unitary, k):
+        # The same step of the transposed matrix: for unitary U, U exp(skew(Uᴴ a bᴴ)) = exp(skew(a (Ub)ᴴ)) U.
+        left, right = xp.conj(right), xp.conj(left)
+        moved = _step_of_factors(unitary.mT, left, right, kind, core, heal, rng, overwrite)
+        return unitary if overwrite else moved.mT
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
     if k == 1 and core == "auto" and heal <= 1:
         moved = step_of_rank_one(xp, unitary, left, right, Z, kind, overwrite=overwrite)
         if moved is not None:
             return moved
     body, healing = _pulled_back(xp, unitary, left, right, Z)
-    rotation = polar_rotation(body, core=core) if kind == "polar" else transport_rotation(body, curve=kind, core=core)
+    rotation = (
+        polar_rotation(body, core=core)
+        if kind == "polar"
+        else transport_rotation(body, curve=kind, core=core)
+    )
     return _moved(unitary, rotation, healing, overwrite)
 
 

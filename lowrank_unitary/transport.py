@@ -78,7 +78,8 @@ def transport_rotation(
         factor = phi1(xp, KJ, small) if curve == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
         return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
 
-    return low_rank_rotation(body_factors, core, gram_middle, functools.partial(dense_change, curve=curve))
+    change = functools.partial(dense_change, curve=curve)
+    return low_rank_rotation(body_factors, core, curve, gram_middle, change)
 
 
 def dense_change(xp: Namespace, X: Array, unit: Array, curve: str) -> Array:
@@ -96,13 +97,14 @@ _SQUARINGS = 12
 def phi1(xp: Namespace, A: Array, small: bool) -> Array:
     """φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I, so that nothing cancels.
 
-    The number of squarings is fixed: 1 for ‖A‖ ≤ 0.45 (small), else 12, for norms to 940; NaN beyond.
+    The number of squarings is fixed: 1 where ‖A‖ ≤ 0.45 is known (small), else 12, for norms to 940; NaN beyond.
     """
     squarings = 1 if small else _SQUARINGS
-    norm = xp.sqrt(xp.sum(xp.abs(A) ** 2, axis=(-2, -1), keepdims=True))
-    beyond = norm > _TAYLOR_NORM * 2.0**squarings
     eye = eye_like(xp, A)
-    scaled = xp.where(beyond, math.nan, A * 2.0**-squarings)
+    scaled = A * 2.0**-squarings
+    if not small:
+        norm = xp.sqrt(xp.sum(xp.abs(scaled) ** 2, axis=(-2, -1), keepdims=True))
+        scaled = xp.where(norm > _TAYLOR_NORM, math.nan, scaled)
     P = eye + scaled / (_TAYLOR_DEGREE + 1)
     for j in range(_TAYLOR_DEGREE, 1, -1):
         P = eye + (scaled @ P) / j

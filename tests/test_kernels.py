@@ -31,10 +31,10 @@ def products(dtype):
             pairs.append((kernel - np.hstack([exact, exact_beside]), blas - np.hstack([exact, exact_beside])))
         exact = A + (reference.extended(A) @ L) @ ct(R)
         out = np.empty_like(A)
-        _kernels.rotate_rows_in_cache(A, L, ct(R), out)
+        _kernels.rotate_rows_in_cache(A, L, R, out)
         pairs.append((out - exact, A + (A @ L) @ ct(R) - exact))
         in_place = A.copy()
-        _kernels.rotate_rows_in_cache(in_place, L, ct(R), in_place)
+        _kernels.rotate_rows_in_cache(in_place, L, R, in_place)
         np.testing.assert_array_equal(in_place, out)
         return [tuple(float(np.linalg.norm(x.astype(complex))) for x in pair) for pair in pairs]
 

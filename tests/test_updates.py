@@ -311,7 +311,7 @@ def test_entries_at_both_ends_of_the_range_give_the_exact_step(update, dtype, k,
             assert np.isnan(result).all()
         return
     result = apply(step.unitary, left, right)
-    lu.testing.assert_unitary(result)
+    lu.testing.assert_unitary(result, tol=step.tolerance())
     if first + second <= 0:
         assert error(result, dense(step.unitary, left, right)) <= step.tolerance()
 

@@ -83,6 +83,29 @@ def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> 
     return xp.asarray(host, dtype=dtype, device=placement(like))
 
 
+def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
+    """The memory of a numpy array, or of a plain torch tensor on the CPU that nothing is recording; else None."""
+    if isinstance(x, np.ndarray):
+        return x
+    torch = sys.modules.get("torch")
+    if torch is None or type(x) not in (torch.Tensor, torch.nn.Parameter) or is_traced(x):
+        return None
+    if x.device.type != "cpu" or x.layout != torch.strided or x.is_conj() or x.is_neg():
+        return None
+    return np.asarray(x.detach().numpy()) if x.dtype != torch.bfloat16 else None
+
+
+def of_numpy(xp: Namespace, host: np.ndarray[Any, Any]) -> Array:
+    """A numpy array as one of numpy or torch, without a copy."""
+    return xp.from_numpy(host) if is_torch(xp) else host
+
+
+def note_change(x: Array) -> None:
+    """Tell torch that a tensor was written to from outside, lest it differentiates with what was there."""
+    if compat.is_torch_array(x):
+        sys.modules["torch"].autograd.graph.increment_version(x)
+
+
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     """A numpy copy or view of an array of any kind, detached from automatic differentiation."""
     if compat.is_torch_array(x):

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import gather, rotate
+from ._blocks import gather, rotate, sums
 
 Numbers = NDArray[Any]
 
@@ -22,8 +22,10 @@ Numbers = NDArray[Any]
 KINDS = ("geodesic", "cayley", "polar")
 _GEODESIC, _CAYLEY, _POLAR = range(3)
 
-# Norms of columns beyond which squares of products leave the range of double precision; the generic way scales.
+# Norms of columns beyond which squares of products leave the range of double precision …
 _LARGEST = 1e70
+# … and, with room, the sums of the entries of those that are given.
+_SMALLEST_GIVEN, _LARGEST_GIVEN = 1e-60, 1e60
 # The smallest inner product of unit columns that another orthogonalisation would still improve on.
 _SQUARE = 1e-14
 
@@ -75,7 +77,7 @@ def plane_change(kind: int, u: complex, v: float) -> tuple[complex, complex, com
     return less + swing, -phase * (half * sinc), phase * (half * sinc), less - swing
 
 
-@_plain
+@sums
 def _norm(x: Numbers) -> float:
     total = 0.0
     for m in range(x.shape[0]):
@@ -83,28 +85,30 @@ def _norm(x: Numbers) -> float:
     return math.sqrt(total)
 
 
-@_plain
+@sums
 def _inner(x: Numbers, y: Numbers) -> complex:
-    total = 0j
+    real, imag = 0.0, 0.0
     for m in range(x.shape[0]):
-        total += x[m].conjugate() * y[m]
-    return total
+        real += x[m].real * y[m].real + x[m].imag * y[m].imag
+        imag += x[m].real * y[m].imag - x[m].imag * y[m].real
+    return complex(real, imag)
 
 
 @_plain
 def _rotation(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) -> bool:
-    """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where the generic way has to be taken.
+    """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where they are out of range.
 
     c and b are overwritten.
     """
     left[:] = 0.0
     right[:] = 0.0
     beta, size = _norm(b), _norm(c)
-    if beta == 0.0 and size <= _LARGEST or size == 0.0 and beta <= _LARGEST:
-        # A square may underflow where its root would not.
-        return not (np.any(b != 0.0) and np.any(c != 0.0))
-    # NaN takes the other way, too.
-    if not (1.0 / _LARGEST <= beta <= _LARGEST and 1.0 / _LARGEST <= size <= _LARGEST):
+    # In this form also false for NaN.
+    if not (beta <= _LARGEST and size <= _LARGEST):
+        return False
+    if beta == 0.0 or size == 0.0:
+        return True
+    if beta < 1.0 / _LARGEST or size < 1.0 / _LARGEST:
         return False
     b /= beta
     along = 0j
@@ -142,7 +146,7 @@ def _rotation(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) 
 def rotations(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) -> bool:
     """The rotations of stacks of columns (s, n), as stacks of rows (s, 2, n), all complex128.
 
-    False where one has to go the generic way.
+    False where one of them is out of range.
     """
     for s in range(c.shape[0]):
         if not _rotation(c[s], b[s], kind, left[s], right[s]):
@@ -150,29 +154,41 @@ def rotations(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) 
     return True
 
 
-@_plain
-def weigh(column: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> int:
-    """The first column as weights of real rows, scaled to a largest entry near 1; returns the power of two.
+@sums
+def _size(column: Numbers) -> float:
+    """The sum of the sizes of all parts of all entries; NaN or infinity where one of them is."""
+    total = 0.0
+    for m in range(column.shape[0]):
+        total += abs(float(column[m, 0].real)) + abs(float(column[m, 0].imag))
+    return total
 
-    A product with a unitary matrix then neither overflows nor loses digits below the normal range. Of a column
-    that holds NaN or infinity nothing is to be had: −9999. A probe is laid out for products with real rows.
+
+@_plain
+def usable(left: Numbers, right: Numbers) -> bool:
+    """Whether the columns of all steps of a stack are zero, or finite and within range."""
+    for s in range(left.shape[0]):
+        for size in (_size(left[s]), _size(right[s])):
+            if size != 0.0 and not _SMALLEST_GIVEN <= size <= _LARGEST_GIVEN:
+                return False
+    return True
+
+
+@_plain
+def weigh(column: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> float:
+    """The first column as weights of real rows, scaled to a size near 1; returns the power of two.
+
+    A product with a unitary matrix then neither overflows nor loses digits below the normal range. A probe is
+    laid out beside it.
     """
-    parts = probes.shape[1] // column.shape[0]
-    largest = 0.0
+    exponent = math.frexp(_size(column))[1]
+    power = math.ldexp(1.0, -exponent)
     for m in range(column.shape[0]):
-        x, y = abs(float(column[m, 0].real)), abs(float(column[m, 0].imag))
-        # Not max(), which may lose NaN.
-        if not (x < np.inf and y < np.inf):
-            return -9999
-        largest = max(largest, x, y)
-    exponent = math.frexp(largest)[1]
-    for m in range(column.shape[0]):
-        weights[m, 0] = math.ldexp(float(column[m, 0].real), -exponent)
-        if parts == 2:
-            weights[m, 1] = math.ldexp(float(column[m, 0].imag), -exponent)
+        weights[m, 0] = column[m, 0].real * power
+        if probes.shape[1] > column.shape[0]:
+            weights[m, 1] = column[m, 0].imag * power
     if probe.shape[1]:
-        _lay_out(probe[:, 0], parts, probes)
-    return exponent
+        _lay_out(probe[:, 0], probes.shape[1] // column.shape[0], probes)
+    return math.ldexp(1.0, exponent)
 
 
 @_plain
@@ -192,41 +208,48 @@ def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
 
 
 @_plain
-def _collected(total: Numbers, exponent: int, out: Numbers) -> None:
-    """The column Σ conj(row) · weight · 2^exponent from the real sums with both parts of the weights."""
+def _collected(total: Numbers, power: float, out: Numbers) -> None:
+    """The column Σ conj(row) · weight · power from the real sums with both parts of the weights."""
     for m in range(out.shape[0]):
         if total.shape[0] == 1:
-            x, y = float(total[0, m]), 0.0
+            out[m] = float(total[0, m]) * power
         else:
             x = float(total[0, 2 * m]) + float(total[1, 2 * m + 1])
             y = float(total[1, 2 * m]) - float(total[0, 2 * m + 1])
-        out[m] = complex(math.ldexp(x, exponent), math.ldexp(y, exponent))
+            out[m] = complex(x * power, y * power)
 
 
 @_plain
 def turn(
-    total: Numbers, exponent: int, right_column: Numbers, probe: Numbers, kind: int, left: Numbers, right: Numbers
-) -> bool:
-    """From the sums over the rows of U to the rows that move it; False where the generic way has to be taken.
+    total: Numbers,
+    power: float,
+    right_column: Numbers,
+    probe: Numbers,
+    kind: int,
+    left: Numbers,
+    right: Numbers,
+) -> None:
+    """From the sums over the rows of U to the rows that move it.
 
     With a probe z, whose sums follow, the correction of the defect along it comes first
-    (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ).
+    (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ). All is NaN where c is out of range for columns that are
+    not: U holds NaN, or is nowhere near unitary.
     """
     n = right_column.shape[0]
     parts = left.shape[1] // n
     thin = np.empty((8, n), np.complex128)
     c, b, z, d, turned = thin[0], thin[1], thin[2], thin[3], thin[4:]
-    _collected(total[:parts], exponent, c)
+    _collected(total[:parts], power, c)
     for m in range(n):
         b[m] = right_column[m, 0]
     if not _rotation(c, b, kind, turned[:2], turned[2:]):
-        return False
+        turned[:] = np.nan
     if not probe.shape[1]:
         for j in range(2):
             _lay_out(turned[j], parts, left[j * parts : (j + 1) * parts])
             _lay_out(turned[2 + j], parts, right[j * parts : (j + 1) * parts])
-        return True
-    _collected(total[parts:], 0, d)
+        return
+    _collected(total[parts:], 1.0, d)
     for m in range(n):
         z[m] = probe[m, 0]
         d[m] -= z[m]
@@ -243,7 +266,6 @@ def turn(
     for j, (first, second) in enumerate(((z, c), (d, b), (turned[0], turned[2]), (turned[1], turned[3]))):
         _lay_out(first, parts, left[j * parts : (j + 1) * parts])
         _lay_out(second, parts, right[j * parts : (j + 1) * parts])
-    return True
 
 
 @_plain
@@ -257,7 +279,6 @@ def step(
     in_place: bool,
     start: int,
     stop: int,
-    done: Numbers,
 ) -> None:
     """Whole steps of the matrices start … stop of a stack, one after the other, while each is in cache."""
     _, n, columns = matrix.shape
@@ -268,10 +289,19 @@ def step(
     before = np.empty((2 * parts * (1 + looked), columns), matrix.dtype)
     after = np.empty_like(before)
     for s in range(start, stop):
-        exponent = weigh(left[s], probe[s], weights, probes)
+        power = weigh(left[s], probe[s], weights, probes)
         total[:] = 0
-        if exponent > -9999:
-            gather(matrix[s], weights, probes, parts, total, 0, n)
-            done[s] = turn(total, exponent, right[s], probe[s], kind, before, after)
-        if done[s]:
-            rotate(matrix[s], before, after, out[s], in_place, 0, n)
+        gather(matrix[s], weights, probes, parts, total, 0, n)
+        turn(total, power, right[s], probe[s], kind, before, after)
+        rotate(matrix[s], before, after, out[s], in_place, 0, n)
+
+
+@_plain
+def usable_step(
+    matrix: Numbers, left: Numbers, right: Numbers, probe: Numbers, kind: int, out: Numbers, in_place: bool
+) -> bool:
+    """The whole stack where all columns are usable, in one call."""
+    if not usable(left, right):
+        return False
+    step(matrix, left, right, probe, kind, out, in_place, 0, matrix.shape[0])
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 from typing import Any
 
@@ -37,7 +38,8 @@ def kernels_active() -> bool:
 def apply_to(matrix: Floats, columns: int) -> bool:
     """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
     return (
-        0 < columns * (2 if matrix.dtype.kind == "c" else 1) <= _MOST_COLUMNS
+        0 < columns * _parts(matrix) <= _MOST_COLUMNS
+        and matrix.dtype.char in "fdFD"
         and matrix.flags.c_contiguous
         and matrix.size > 0
         and matrix.dtype.isnative
@@ -59,29 +61,33 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
     if len(real) >= threads:
         total = np.zeros((len(real), *sums), real.dtype)
         _threads.run(
-            lambda start, stop: blocks.gather_stack(
-                real, weights, looked, parts * given, total, start, stop
-            ),
+            lambda start, stop: blocks.gather_stack(real, weights, looked, parts * given, total, start, stop),
             _threads.ranges(len(real), threads),
         )
     else:
         rows = _threads.ranges(real.shape[1], threads)
-        total = np.stack([
-            _by_rows(blocks.gather, rows, *one, parts * given, sums)
-            for one in zip(real, weights, looked, strict=True)
-        ])
+        total = np.stack(
+            [
+                _by_rows(blocks.gather, rows, *one, parts * given, sums)
+                for one in zip(real, weights, looked, strict=True)
+            ]
+        )
     return _columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
 def _by_rows(
-    gather: Any, rows: list[tuple[int, int]], matrix: Floats, weights: Floats, probes: Floats, given: int, sums: Any
+    gather: Any,
+    rows: list[tuple[int, int]],
+    matrix: Floats,
+    weights: Floats,
+    probes: Floats,
+    given: int,
+    sums: Any,
 ) -> Floats:
     """The sums over the rows of one matrix, whose threads each have their own."""
     partial = np.zeros((len(rows), *sums), matrix.dtype)
     places = {piece: place for place, piece in enumerate(rows)}
-    _threads.run(
-        lambda *piece: gather(matrix, weights, probes, given, partial[places[piece]], *piece), rows
-    )
+    _threads.run(lambda *piece: gather(matrix, weights, probes, given, partial[places[piece]], *piece), rows)
     return partial.sum(axis=0)
 
 
@@ -100,15 +106,11 @@ def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Float
         return
     rows = _threads.ranges(real.shape[1], threads)
     for one, *thin, into in zip(real, left, right, real_out, strict=True):
-        _threads.run(
-            lambda start, stop: blocks.rotate(one, *thin, into, in_place, start, stop), rows
-        )
+        _threads.run(lambda start, stop: blocks.rotate(one, *thin, into, in_place, start, stop), rows)
 
 
 def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, Floats] | None:
-    """The rotation of the body factors (…, n, 1), or None where the generic way has to be taken."""
-    if not kernels_active():
-        return None
+    """The rotation of the body factors (…, n, 1), or None where they are out of range."""
     rank_one = _rank_one()
     c, b = (np.array(x[..., 0], np.complex128, order="C", ndmin=2) for x in (left, right))
     c, b = c.reshape(-1, c.shape[-1]), b.reshape(-1, b.shape[-1])
@@ -123,11 +125,11 @@ def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, F
 
 def rank_one_step(
     matrix: Floats, left: Floats, right: Floats, probe: Floats | None, kind: str, out: Floats
-) -> NDArray[np.bool_]:
+) -> bool:
     """Move matrices by steps of rank one, healed along one probe, into `out`, which may be `matrix`.
 
-    Says which of them have been moved; the others are as they were, and have to go the generic way. All thin
-    factors have the dtype and the batch shape of the matrices.
+    False where the generic way has to be taken; they are as they were then. All thin factors have the dtype and
+    the batch shape of the matrices.
     """
     rank_one = _rank_one()
     real, real_out = _stack(matrix), _stack(out)
@@ -137,19 +139,21 @@ def rank_one_step(
     z = a[..., :0] if probe is None else _stack(probe)
     code = rank_one.KINDS.index(kind)
     in_place = out is matrix
-    count = len(real)
-    done = np.zeros(count, np.bool_)
     threads = _threads_for(real, 2 * _parts(matrix))
-    if count >= threads:
+    if threads == 1:
+        return bool(rank_one.usable_step(real, a, b, z, code, real_out, in_place))
+    if not rank_one.usable(a, b):
+        return False
+    if len(real) >= threads:
         _threads.run(
-            lambda start, stop: rank_one.step(real, a, b, z, code, real_out, in_place, start, stop, done),
-            _threads.ranges(count, threads),
+            lambda start, stop: rank_one.step(real, a, b, z, code, real_out, in_place, start, stop),
+            _threads.ranges(len(real), threads),
         )
-    else:
-        rows = _threads.ranges(real.shape[1], threads)
-        for s in range(count):
-            done[s] = _rank_one_by_rows(real[s], a[s], b[s], z[s], code, real_out[s], in_place, rows)
-    return done.reshape(matrix.shape[:-2])
+        return True
+    rows = _threads.ranges(real.shape[1], threads)
+    for one, *thin, into in zip(real, a, b, z, real_out, strict=True):
+        _rank_one_by_rows(one, *thin, code, into, in_place, rows)
+    return True
 
 
 def _rank_one_by_rows(
@@ -161,23 +165,17 @@ def _rank_one_by_rows(
     out: Floats,
     in_place: bool,
     rows: list[tuple[int, int]],
-) -> bool:
+) -> None:
     rank_one = _rank_one()
     n, columns = matrix.shape
     width = columns // n * (1 + probe.shape[1])
     weights = np.zeros((n, width), matrix.dtype)
     probes = np.zeros((columns // n * probe.shape[1], columns), matrix.dtype)
-    exponent = rank_one.weigh(left, probe, weights, probes)
-    if exponent == -9999:
-        return False
+    power = rank_one.weigh(left, probe, weights, probes)
     total = _by_rows(rank_one.gather, rows, matrix, weights, probes, columns // n, (width, columns))
     before, after = np.empty((2, 2 * width, columns), matrix.dtype)
-    if not rank_one.turn(total, exponent, right, probe, kind, before, after):
-        return False
-    _threads.run(
-        lambda start, stop: rank_one.rotate(matrix, before, after, out, in_place, start, stop), rows
-    )
-    return True
+    rank_one.turn(total, power, right, probe, kind, before, after)
+    _threads.run(lambda start, stop: rank_one.rotate(matrix, before, after, out, in_place, start, stop), rows)
 
 
 def _threads_for(real: Floats, columns: int) -> int:
@@ -191,7 +189,7 @@ def _parts(x: Floats) -> int:
 
 def _stack(x: Floats) -> Floats:
     """With one axis for the batch; row-major."""
-    return np.ascontiguousarray(x.reshape(-1, *x.shape[-2:]))
+    return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
 
 
 def _as_real(x: Floats) -> Floats:

@@ -149,7 +149,7 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
         if overwrite:
             thin = [x.copy() if np.may_share_memory(view, x) else x for x in thin]
         out = view if overwrite else np.empty_like(view)
-        _kernels.rotate_rows_in_cache(view, *thin, out)
+        _kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
         return _written(xp, array, out, overwrite)
     if is_numpy(xp):
         return _rotate_panels(array, left, right, overwrite)
@@ -203,11 +203,11 @@ def rotation_of_rank_one(xp: Namespace, left: Array, right: Array, kind: str) ->
     """The rotation of body factors of rank one in closed form; None where that is not at hand."""
     if not (is_numpy(xp) or is_torch(xp)) or not _kernels.kernels_active():
         return None
-    views = [numpy_view(left), numpy_view(right)]
-    if any(view is None for view in views):
+    b, c = numpy_view(right), numpy_view(left)
+    if b is None or c is None or (rotation := _kernels.rank_one_rotation(c, b, kind)) is None:
         return None
-    rotation = _kernels.rank_one_rotation(*views, kind)
-    return None if rotation is None else tuple(of_numpy(xp, x) for x in rotation)
+    before, after = rotation
+    return of_numpy(xp, before), of_numpy(xp, after)
 
 
 def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
@@ -224,10 +224,10 @@ def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> li
     for x in thin:
         if x.dtype != matrix.dtype or x.shape[:-2] != batch:
             return None
-    views = [numpy_view(x) for x in (matrix, *thin)]
-    if any(view is None for view in views) or not _kernels.apply_to(views[0], columns):
+    views: list[Array] = [numpy_view(x) for x in (matrix, *thin)]
+    if any(view is None for view in views):
         return None
-    return views
+    return views if _kernels.apply_to(views[0], columns) else None
 
 
 def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:

@@ -30,8 +30,9 @@ from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
 
-# The Gram core is used by value up to this spectral norm of the balanced K. The cancellation in W M Wᴴ grows with
-# ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45: singular values of I + cbᴴ above 0.55.
+# The Gram core is used by value up to this spectral norm of the balanced K. The cancellation in W M Wᴴ grows
+# with ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45, and the singular values of I + cbᴴ
+# are above 0.55.
 GRAM_LIMIT = 0.9
 
 

@@ -270,7 +270,7 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
 def _step_of_factors(
     unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
-    """Move U by left rightᴴ along a curve or by projection: check, then the kernels for k = 1, or the parts."""
+    """Move U by left rightᴴ along a curve or by projection: in one go for k = 1, else part by part."""
     xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
     _validate.choice("core", core, CORES)
     _validate.count("heal", heal)

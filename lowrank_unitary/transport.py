@@ -97,7 +97,8 @@ _SQUARINGS = 12
 def phi1(xp: Namespace, A: Array, small: bool) -> Array:
     """φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I, so that nothing cancels.
 
-    The number of squarings is fixed: 1 where ‖A‖ ≤ 0.45 is known (small), else 12, for norms to 940; NaN beyond.
+    The number of squarings is fixed: 1 where ‖A‖₂ ≤ 0.45 is known (small), else 12, to ‖A‖_F of 940; NaN
+    beyond.
     """
     squarings = 1 if small else _SQUARINGS
     eye = eye_like(xp, A)

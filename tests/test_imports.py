@@ -17,8 +17,8 @@ HEAVY = "torch jax cupy numba sklearn matplotlib rich array_api_strict scipy hyp
 
 # A module may import those of earlier layers, and of its own layer those named before it.
 LAYERS = (
-    ("_array",),
     ("_kernels",),
+    ("_array",),
     ("_primitives", "_validate"),
     ("factors", "_operator", "sampling", "initialisers", "unitary", "compensated"),
     ("range_finder", "rank_by_tolerance"),

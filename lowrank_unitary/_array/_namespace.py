@@ -84,7 +84,7 @@ def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> 
 
 
 def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
-    """The memory of a numpy array, or of a plain torch tensor on the CPU that nothing is recording; else None."""
+    """The memory of a numpy array, or of a plain torch tensor on the CPU that nothing records; else None."""
     if isinstance(x, np.ndarray):
         return x
     torch = sys.modules.get("torch")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import array_api_compat as compat
 import numpy as np
 
+from .._kernels import kernels_active, normal_numbers
 from ._namespace import Array, Namespace, is_traced, move, placement
 from ._precision import complex_dtype, core_dtype, is_complex, real_dtype, thin_dtype
 
@@ -147,6 +148,11 @@ def _block(
         return xp.astype(made, dtype)
     double = np.complex128 if is_complex(xp, dtype) else np.float64
     out = np.empty(shape, dtype=double)
+    if values is _gaussian and kernels_active():
+        stream = Key(*map(np.atleast_1d, _stream(np, key, purpose, tuple(shape[:-2]), None)))
+        keys = np.stack([np.asarray(word, np.int64).astype(np.uint32).ravel() for word in stream], axis=-1)
+        normal_numbers(keys, first, out.reshape(math.prod(shape[:-2]), *shape[-2:]))
+        return move(xp, out, like, dtype)
     height = max(1, _PANEL // max(1, math.prod(shape) // max(1, rows)))
     for start in range(0, rows, height):
         panel = (*shape[:-2], min(height, rows - start), shape[-1])
@@ -185,21 +191,22 @@ def _words(
 ) -> tuple[Array, Array]:
     """Two words, int32, for every entry."""
     *batch, rows, columns = shape
+    key = _stream(xp, key, purpose, tuple(batch), device)
+    i = xp.arange(rows, dtype=xp.int32, device=device)[:, None] + first[0]
+    j = xp.arange(columns, dtype=xp.int32, device=device)[None, :] + first[1]
+    return _threefry_in_place(key, i, j) if xp is np else _threefry(key, i, j)
 
-    def count(size: int, start: Any = 0) -> Array:
-        return xp.arange(size, dtype=xp.int32, device=device) + start
 
+def _stream(xp: Namespace, key: Key, purpose: int, batch: tuple[int, ...], device: Any) -> Key:
+    """The key of a purpose, and of every matrix of a batch; the first is that of a matrix alone."""
     key = Key(*map(_signed, key))
     if batch:
-        # A stream for every matrix; the first of them is that of a matrix alone.
-        part = _threefry(key, purpose + 0 * count(math.prod(batch)), count(math.prod(batch)))
-        key = Key(*(xp.reshape(word, (*batch, 1, 1)) for word in part))
-    elif isinstance(key.high, int):
-        key = Key(*map(_signed, _threefry(Key(*(word & _WORD for word in key)), purpose, 0, _wrapped)))
-    else:
-        key = Key(*_threefry(key, purpose, 0))
-    i, j = count(rows, first[0])[:, None], count(columns, first[1])[None, :]
-    return _threefry_in_place(key, i, j) if xp is np else _threefry(key, i, j)
+        count = xp.arange(math.prod(batch), dtype=xp.int32, device=device)
+        part = _threefry(key, purpose + 0 * count, count)
+        return Key(*(xp.reshape(word, (*batch, 1, 1)) for word in part))
+    if isinstance(key.high, int):
+        return Key(*map(_signed, _threefry(Key(*(word & _WORD for word in key)), purpose, 0, _wrapped)))
+    return Key(*_threefry(key, purpose, 0))
 
 
 def _threefry(key: Key, x0: Any, x1: Any, wrap: Callable[[Any], Any] = lambda word: word) -> tuple[Any, Any]:

@@ -23,8 +23,8 @@ _PANEL_BYTES = 1 << 16
 # Bytes of a row below which rows are read through once before they are used: four short rows at a time are no
 # order in which memory is fetched ahead.
 _SHORT = 4096
-# Columns at a time: few enough for the blocks of thin columns to stay in the first-level cache; of very few thin
-# columns longer ones, since memory is read faster the longer one reads on.
+# Columns at a time: few enough for the blocks of thin columns to stay in the first-level cache; of very few
+# thin columns longer ones, since memory is read faster the longer one reads on.
 _COLUMNS = 1024
 _FEW, _LONG = 4, 4096
 # Columns that rows of scratch are longer than what they hold: rows a multiple of 4096 bytes apart make the

@@ -1,8 +1,8 @@
 """A whole step of rank one, compiled: U (I + L Rᴴ) from U and the two columns of the step, in closed form.
 
-With c = Uᴴa and b the step c bᴴ lives on the plane of the orthonormal q₁ = b/‖b‖ and q₂, the rest of c. There
-it is the matrix [[u, 0], [v, 0]] with u = ‖b‖ q₁ᴴc and v = ‖b‖ ‖c − q₁q₁ᴴc‖ ≥ 0, and the rotation is a function
-of these two numbers. Thin columns are complex128 here whatever U is: they are O(n) beside O(n²).
+With c = Uᴴa and b the step c bᴴ lives on the plane of the orthonormal q₁ = b/‖b‖ and q₂, the rest of c.
+There it is the matrix [[u, 0], [v, 0]] with u = ‖b‖ q₁ᴴc and v = ‖b‖ ‖c − q₁q₁ᴴc‖ ≥ 0, and the rotation is a
+function of these two numbers. Thin columns are complex128 here whatever U is: they are O(n) beside O(n²).
 """
 
 from __future__ import annotations
@@ -148,10 +148,10 @@ def rotations(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) 
 
     False where one of them is out of range.
     """
+    usable = True
     for s in range(c.shape[0]):
-        if not _rotation(c[s], b[s], kind, left[s], right[s]):
-            return False
-    return True
+        usable &= _rotation(c[s], b[s], kind, left[s], right[s])
+    return usable
 
 
 @sums

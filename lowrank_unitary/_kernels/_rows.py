@@ -22,8 +22,8 @@ Floats = NDArray[Any]
 
 # Real thin columns up to which the kernels beat BLAS.
 _MOST_COLUMNS = 64
-# Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up in
-# 60 to 100 microseconds.
+# Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up
+# in 60 to 100 microseconds.
 _PARALLEL = 1 << 24
 
 
@@ -105,8 +105,8 @@ def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Float
         )
         return
     rows = _threads.ranges(real.shape[1], threads)
-    for one, *thin, into in zip(real, left, right, real_out, strict=True):
-        _threads.run(lambda start, stop: blocks.rotate(one, *thin, into, in_place, start, stop), rows)
+    for one in zip(real, left, right, real_out, strict=True):
+        _threads.run(functools.partial(blocks.rotate, *one, in_place), rows)
 
 
 def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, Floats] | None:
@@ -128,14 +128,15 @@ def rank_one_step(
 ) -> bool:
     """Move matrices by steps of rank one, healed along one probe, into `out`, which may be `matrix`.
 
-    False where the generic way has to be taken; they are as they were then. All thin factors have the dtype and
-    the batch shape of the matrices.
+    False where the generic way has to be taken; they are as they were then. All thin factors have the dtype
+    and the batch shape of the matrices.
     """
     rank_one = _rank_one()
     real, real_out = _stack(matrix), _stack(out)
     if matrix.dtype.kind == "c":
         real, real_out = real.view(matrix.real.dtype), real_out.view(matrix.real.dtype)
-    a, b = _stack(left), _stack(right)
+    # What is read-only is another type to the compiler.
+    a, b = (x if x.flags.writeable else x.copy() for x in (_stack(left), _stack(right)))
     z = a[..., :0] if probe is None else _stack(probe)
     code = rank_one.KINDS.index(kind)
     in_place = out is matrix
@@ -151,8 +152,8 @@ def rank_one_step(
         )
         return True
     rows = _threads.ranges(real.shape[1], threads)
-    for one, *thin, into in zip(real, a, b, z, real_out, strict=True):
-        _rank_one_by_rows(one, *thin, code, into, in_place, rows)
+    for s, (one, first, second, probed) in enumerate(zip(real, a, b, z, strict=True)):
+        _rank_one_by_rows(one, first, second, probed, code, real_out[s], in_place, rows)
     return True
 
 
@@ -225,12 +226,24 @@ def _columns_of(total: Floats, parts: int, shape: tuple[int, ...]) -> Floats:
     return product.reshape(shape)
 
 
+def normal_numbers(keys: NDArray[np.uint32], first: tuple[int, int], out: Floats) -> None:
+    """Fill real or complex matrices (s, m, n), in double precision, from one pair of words for each."""
+    _normal().normal(keys, *first, out.view(np.float64).reshape(*out.shape, _parts(out)))
+
+
 # numba is imported at the first matrix that the kernels take.
 @functools.cache
 def _blocks() -> Any:
     from . import _blocks
 
     return _blocks
+
+
+@functools.cache
+def _normal() -> Any:
+    from . import _normal
+
+    return _normal
 
 
 @functools.cache

@@ -29,7 +29,7 @@ def thread_count() -> int:
     """NUMBA_NUM_THREADS where it is set, else the number of CPUs that this process may use."""
     import numba
 
-    return int(numba.config.NUMBA_NUM_THREADS)
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 @functools.cache

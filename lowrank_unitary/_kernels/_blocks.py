@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[Any]
+Range = tuple[int, int]
 
 # Long sums are made of partial sums over this many rows, whose rounding errors do not grow with n.
 _ROWS = 64
@@ -40,74 +41,60 @@ updates = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 
 @sums
 def gather(
-    matrix: Floats, weights: Floats, probes: Floats, given: int, total: Floats, start: int, stop: int
+    matrices: Floats, weights: Floats, probes: Floats, given: int, total: Floats, where: Range, rows: Range
 ) -> None:
-    """total[j] += Σ_i weights[i, j] · matrix[i] over the rows start … stop.
+    """total[s, j] += Σ_i weights[s, i, j] · matrices[s, i], for a range of matrices and of their rows.
 
     Weights from column `given` on are made on the way: the products of the row with the probes.
     """
-    columns = matrix.shape[1]
-    part = np.empty((total.shape[0], columns + _APART), dtype=matrix.dtype)
-    dots = np.empty((_PANEL, probes.shape[0]), dtype=matrix.dtype)
-    made = probes.shape[0]
-    short = columns * matrix.itemsize < _SHORT
-    for first in range(start, stop, _ROWS):
-        part[:] = 0
-        if short:
-            part[0, columns] = _read_through(matrix[first : min(first + _ROWS, stop)])
-        for top in range(first, min(first + _ROWS, stop), _PANEL):
-            last = min(top + _PANEL, stop)
-            if made:
-                _dot_rows(matrix[top:last], probes, dots)
-                weights[top:last, given : given + made] = dots[: last - top]
-            _add_rows(matrix[top:last], weights[top:last], part)
-        total += part[:, :columns]
+    columns = matrices.shape[2]
+    made = probes.shape[1]
+    part = np.empty((total.shape[1], columns + _APART), dtype=matrices.dtype)
+    dots = np.empty((_PANEL, made), dtype=matrices.dtype)
+    short = columns * matrices.itemsize < _SHORT
+    for s in range(where[0], where[1]):
+        matrix, weight = matrices[s], weights[s]
+        for first in range(rows[0], rows[1], _ROWS):
+            part[:] = 0
+            if short:
+                part[0, columns] = _read_through(matrix[first : min(first + _ROWS, rows[1])])
+            for top in range(first, min(first + _ROWS, rows[1]), _PANEL):
+                last = min(top + _PANEL, rows[1])
+                if made:
+                    _dot_rows(matrix[top:last], probes[s], dots)
+                    weight[top:last, given : given + made] = dots[: last - top]
+                _add_rows(matrix[top:last], weight[top:last], part)
+            total[s] += part[:, :columns]
 
 
 @updates
 def rotate(
-    matrix: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, start: int, stop: int
+    matrices: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, where: Range, rows: Range
 ) -> None:
-    """out[i] = matrix[i] + Σ_j (matrix[i] · left[j]) right[j] over the rows start … stop."""
-    columns = matrix.shape[1]
+    """out[s, i] = matrices[s, i] + Σ_j (matrices[s, i] · left[s, j]) right[s, j], for ranges of s and i."""
+    columns = matrices.shape[2]
     # Four rows of a large matrix, more of a small one: every call costs something.
-    panel = max(4, min(64, _PANEL_BYTES // (columns * matrix.itemsize) // 4 * 4))
-    dots = np.empty((panel, left.shape[0]), dtype=matrix.dtype)
-    change = np.empty((4, _COLUMNS + _APART), dtype=matrix.dtype)
-    for i in range(start, stop, panel):
-        last = min(i + panel, stop)
-        rows = out[i:last]
+    panel = max(4, min(64, _PANEL_BYTES // (columns * matrices.itemsize) // 4 * 4))
+    dots = np.empty((panel, left.shape[1]), dtype=matrices.dtype)
+    change = np.empty((4, _COLUMNS + _APART), dtype=matrices.dtype)
+    many = columns * matrices.itemsize < _SHORT and where[1] - where[0] > 1
+    for s in range(where[0], where[1]):
+        moved, along, to = out[s], left[s], right[s]
         # Always on rows of one array: of two that may be the same one nothing is vectorised.
-        if not in_place:
-            rows[:] = matrix[i:last]
-        _dot_rows(rows, left, dots)
-        if right.shape[0] == 2:
-            _change_by_two(rows, dots, right[0], right[1])
-        elif right.shape[0] == 4:
-            _change_by_four(rows, dots, right[0], right[1], right[2], right[3])
-        else:
-            _change_rows(rows, dots, right, change)
-
-
-@sums
-def gather_stack(
-    matrix: Floats, weights: Floats, probes: Floats, given: int, total: Floats, start: int, stop: int
-) -> None:
-    """The same for all rows of the matrices start … stop of a stack."""
-    for s in range(start, stop):
-        gather(matrix[s], weights[s], probes[s], given, total[s], 0, matrix.shape[1])
-
-
-@updates
-def rotate_stack(
-    matrix: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, start: int, stop: int
-) -> None:
-    """The same for all rows of the matrices start … stop of a stack."""
-    unused = np.empty(1, dtype=matrix.dtype)
-    for s in range(start, stop):
-        if matrix.shape[2] * matrix.itemsize < _SHORT:
-            unused[0] = _read_through(matrix[s])
-        rotate(matrix[s], left[s], right[s], out[s], in_place, 0, matrix.shape[1])
+        if in_place and many:
+            change[0, _COLUMNS] = _read_through(moved)
+        for i in range(rows[0], rows[1], panel):
+            last = min(i + panel, rows[1])
+            panel_rows = moved[i:last]
+            if not in_place:
+                panel_rows[:] = matrices[s, i:last]
+            _dot_rows(panel_rows, along, dots)
+            if to.shape[0] == 2:
+                _change_by_two(panel_rows, dots, to[0], to[1])
+            elif to.shape[0] == 4:
+                _change_by_four(panel_rows, dots, to[0], to[1], to[2], to[3])
+            else:
+                _change_rows(panel_rows, dots, to, change)
 
 
 @sums

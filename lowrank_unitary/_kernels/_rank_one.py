@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import gather, rotate, sums
+from ._blocks import sums
 
 Numbers = NDArray[Any]
 
@@ -95,6 +95,12 @@ def _inner(x: Numbers, y: Numbers) -> complex:
 
 
 @_plain
+def _scale(x: Numbers, factor: float) -> None:
+    for m in range(x.shape[0]):
+        x[m] *= factor
+
+
+@_plain
 def _rotation(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) -> bool:
     """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where they are out of range.
 
@@ -110,33 +116,35 @@ def _rotation(c: Numbers, b: Numbers, kind: int, left: Numbers, right: Numbers) 
         return True
     if beta < 1.0 / _LARGEST or size < 1.0 / _LARGEST:
         return False
-    b /= beta
+    n = b.shape[0]
+    for m in range(n):
+        b[m] /= beta
     along = 0j
     for _ in range(2):
         more = _inner(b, c)
         along += more
-        for m in range(c.shape[0]):
+        for m in range(n):
             c[m] -= more * b[m]
     across = _norm(c)
     if across > 0.0:
-        c /= across
+        _scale(c, 1.0 / across)
         # What is left of collinear columns is rounding, and has to be made orthogonal afresh.
         for _ in range(4):
             more = _inner(b, c)
             if more.real * more.real + more.imag * more.imag <= _SQUARE * _SQUARE:
                 break
-            for m in range(c.shape[0]):
+            for m in range(n):
                 c[m] -= more * b[m]
             rest = _norm(c)
             if rest <= 1e-3:
                 across = 0.0
-                c[:] = 0.0
+                _scale(c, 0.0)
                 break
-            c /= rest
+            _scale(c, 1.0 / rest)
     f11, f12, f21, f22 = plane_change(kind, along * beta, across * beta)
-    left[0] = b
-    left[1] = c
-    for m in range(c.shape[0]):
+    for m in range(n):
+        left[0, m] = b[m]
+        left[1, m] = c[m]
         right[0, m] = b[m] * f11.conjugate() + c[m] * f12.conjugate()
         right[1, m] = b[m] * f21.conjugate() + c[m] * f22.conjugate()
     return True
@@ -164,31 +172,33 @@ def _size(column: Numbers) -> float:
 
 
 @_plain
-def usable(left: Numbers, right: Numbers) -> bool:
-    """Whether the columns of all steps of a stack are zero, or finite and within range."""
-    for s in range(left.shape[0]):
+def weigh(left: Numbers, right: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> bool:
+    """The first columns of a stack as weights of real rows, scaled to a size near 1 by powers of two.
+
+    A product with a unitary matrix then neither overflows nor loses digits below the normal range. Probes are
+    laid out beside them. False where a column is neither zero nor finite and within range.
+    """
+    stack, n, _ = left.shape
+    parts = probes.shape[2] // n
+    for s in range(stack):
         for size in (_size(left[s]), _size(right[s])):
             if size != 0.0 and not _SMALLEST_GIVEN <= size <= _LARGEST_GIVEN:
                 return False
+    for s in range(stack):
+        power = 1.0 / _power(left[s])
+        for m in range(n):
+            weights[s, m, 0] = left[s, m, 0].real * power
+            if parts == 2:
+                weights[s, m, 1] = left[s, m, 0].imag * power
+        if probe.shape[2]:
+            _lay_out(probe[s, :, 0], parts, probes[s])
     return True
 
 
 @_plain
-def weigh(column: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> float:
-    """The first column as weights of real rows, scaled to a size near 1; returns the power of two.
-
-    A product with a unitary matrix then neither overflows nor loses digits below the normal range. A probe is
-    laid out beside it.
-    """
-    exponent = math.frexp(_size(column))[1]
-    power = math.ldexp(1.0, -exponent)
-    for m in range(column.shape[0]):
-        weights[m, 0] = column[m, 0].real * power
-        if probes.shape[1] > column.shape[0]:
-            weights[m, 1] = column[m, 0].imag * power
-    if probe.shape[1]:
-        _lay_out(probe[:, 0], probes.shape[1] // column.shape[0], probes)
-    return math.ldexp(1.0, exponent)
+def _power(column: Numbers) -> float:
+    """The power of two just above the size of a column."""
+    return math.ldexp(1.0, math.frexp(_size(column))[1])
 
 
 @_plain
@@ -222,86 +232,48 @@ def _collected(total: Numbers, power: float, out: Numbers) -> None:
 @_plain
 def turn(
     total: Numbers,
-    power: float,
+    left_column: Numbers,
     right_column: Numbers,
     probe: Numbers,
     kind: int,
     left: Numbers,
     right: Numbers,
 ) -> None:
-    """From the sums over the rows of U to the rows that move it.
+    """From the sums over the rows of every U of a stack to the rows that move it.
 
     With a probe z, whose sums follow, the correction of the defect along it comes first
     (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ). All is NaN where c is out of range for columns that are
     not: U holds NaN, or is nowhere near unitary.
     """
-    n = right_column.shape[0]
-    parts = left.shape[1] // n
+    stack, n, _ = right_column.shape
+    parts = left.shape[2] // n
     thin = np.empty((8, n), np.complex128)
     c, b, z, d, turned = thin[0], thin[1], thin[2], thin[3], thin[4:]
-    _collected(total[:parts], power, c)
-    for m in range(n):
-        b[m] = right_column[m, 0]
-    if not _rotation(c, b, kind, turned[:2], turned[2:]):
-        turned[:] = np.nan
-    if not probe.shape[1]:
-        for j in range(2):
-            _lay_out(turned[j], parts, left[j * parts : (j + 1) * parts])
-            _lay_out(turned[2 + j], parts, right[j * parts : (j + 1) * parts])
-        return
-    _collected(total[parts:], 1.0, d)
-    for m in range(n):
-        z[m] = probe[m, 0]
-        d[m] -= z[m]
-    shortened = -0.5 / math.sqrt(1.0 + _norm(d) ** 2)
-    inside = _inner(z, d)
-    # c and b are free again: the right factors of the correction.
-    for m in range(n):
-        c[m] = shortened * (d[m] - z[m] * inside)
-        b[m] = shortened * z[m]
-    for j in range(2):
-        along, across = _inner(c, turned[j]), _inner(b, turned[j])
+    for s in range(stack):
+        _collected(total[s, :parts], _power(left_column[s]), c)
         for m in range(n):
-            turned[j, m] += z[m] * along + d[m] * across
-    for j, (first, second) in enumerate(((z, c), (d, b), (turned[0], turned[2]), (turned[1], turned[3]))):
-        _lay_out(first, parts, left[j * parts : (j + 1) * parts])
-        _lay_out(second, parts, right[j * parts : (j + 1) * parts])
-
-
-@_plain
-def step(
-    matrix: Numbers,
-    left: Numbers,
-    right: Numbers,
-    probe: Numbers,
-    kind: int,
-    out: Numbers,
-    in_place: bool,
-    start: int,
-    stop: int,
-) -> None:
-    """Whole steps of the matrices start … stop of a stack, one after the other, while each is in cache."""
-    _, n, columns = matrix.shape
-    parts, looked = columns // n, probe.shape[2]
-    weights = np.zeros((n, parts * (1 + looked)), matrix.dtype)
-    probes = np.zeros((parts * looked, columns), matrix.dtype)
-    total = np.empty((parts * (1 + looked), columns), matrix.dtype)
-    before = np.empty((2 * parts * (1 + looked), columns), matrix.dtype)
-    after = np.empty_like(before)
-    for s in range(start, stop):
-        power = weigh(left[s], probe[s], weights, probes)
-        total[:] = 0
-        gather(matrix[s], weights, probes, parts, total, 0, n)
-        turn(total, power, right[s], probe[s], kind, before, after)
-        rotate(matrix[s], before, after, out[s], in_place, 0, n)
-
-
-@_plain
-def usable_step(
-    matrix: Numbers, left: Numbers, right: Numbers, probe: Numbers, kind: int, out: Numbers, in_place: bool
-) -> bool:
-    """The whole stack where all columns are usable, in one call."""
-    if not usable(left, right):
-        return False
-    step(matrix, left, right, probe, kind, out, in_place, 0, matrix.shape[0])
-    return True
+            b[m] = right_column[s, m, 0]
+        if not _rotation(c, b, kind, turned[:2], turned[2:]):
+            turned[:] = np.nan
+        if not probe.shape[2]:
+            for j in range(2):
+                _lay_out(turned[j], parts, left[s, j * parts : (j + 1) * parts])
+                _lay_out(turned[2 + j], parts, right[s, j * parts : (j + 1) * parts])
+            continue
+        _collected(total[s, parts:], 1.0, d)
+        for m in range(n):
+            z[m] = probe[s, m, 0]
+            d[m] -= z[m]
+        shortened = -0.5 / math.sqrt(1.0 + _norm(d) ** 2)
+        inside = _inner(z, d)
+        # c and b are free again: the right factors of the correction.
+        for m in range(n):
+            c[m] = shortened * (d[m] - z[m] * inside)
+            b[m] = shortened * z[m]
+        for j in range(2):
+            along, across = _inner(c, turned[j]), _inner(b, turned[j])
+            for m in range(n):
+                turned[j, m] += z[m] * along + d[m] * across
+        for j, (first, second) in enumerate(((z, c), (d, b), (turned[0], turned[2]), (turned[1], turned[3]))):
+            _lay_out(first, parts, left[s, j * parts : (j + 1) * parts])
+            _lay_out(second, parts, right[s, j * parts : (j + 1) * parts])

@@ -56,39 +56,45 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
     looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else _dual_rows(probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
     weights[..., : parts * given] = _stack(_as_real(thin))
-    sums = (weights.shape[2], real.shape[2])
     threads = _threads_for(real, weights.shape[2])
-    if len(real) >= threads:
-        total = np.zeros((len(real), *sums), real.dtype)
-        _threads.run(
-            lambda start, stop: blocks.gather_stack(real, weights, looked, parts * given, total, start, stop),
-            _threads.ranges(len(real), threads),
-        )
-    else:
-        rows = _threads.ranges(real.shape[1], threads)
-        total = np.stack(
-            [
-                _by_rows(blocks.gather, rows, *one, parts * given, sums)
-                for one in zip(real, weights, looked, strict=True)
-            ]
-        )
+    total = _sums(blocks.gather, real, weights, looked, parts * given, threads)
     return _columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
-def _by_rows(
-    gather: Any,
-    rows: list[tuple[int, int]],
-    matrix: Floats,
-    weights: Floats,
-    probes: Floats,
-    given: int,
-    sums: Any,
-) -> Floats:
-    """The sums over the rows of one matrix, whose threads each have their own."""
-    partial = np.zeros((len(rows), *sums), matrix.dtype)
-    places = {piece: place for place, piece in enumerate(rows)}
-    _threads.run(lambda *piece: gather(matrix, weights, probes, given, partial[places[piece]], *piece), rows)
+def _sums(gather: Any, real: Floats, weights: Floats, probes: Floats, given: int, threads: int) -> Floats:
+    """What gather adds up, by threads that take some of the matrices each, or some of the rows."""
+    count, rows, columns = real.shape
+    if count >= threads:
+        total = np.zeros((count, weights.shape[2], columns), real.dtype)
+        _threads.run(
+            lambda *piece: gather(real, weights, probes, given, total, piece, (0, rows)),
+            _threads.ranges(count, threads),
+        )
+        return total
+    pieces = _threads.ranges(rows, threads)
+    places = {piece: place for place, piece in enumerate(pieces)}
+    partial = np.zeros((len(pieces), count, weights.shape[2], columns), real.dtype)
+    _threads.run(
+        lambda *piece: gather(real, weights, probes, given, partial[places[piece]], (0, count), piece), pieces
+    )
     return partial.sum(axis=0)
+
+
+def _rotate(
+    rotate: Any, real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, threads: int
+) -> None:
+    """The other traversal, divided in the same way."""
+    count, rows, _ = real.shape
+    if count >= threads:
+        _threads.run(
+            lambda *piece: rotate(real, left, right, out, in_place, piece, (0, rows)),
+            _threads.ranges(count, threads),
+        )
+    else:
+        _threads.run(
+            lambda *piece: rotate(real, left, right, out, in_place, (0, count), piece),
+            _threads.ranges(rows, threads),
+        )
 
 
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
@@ -96,17 +102,8 @@ def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Float
     blocks = _blocks()
     real, real_out = _stack(_as_real(matrix)), _stack(out.view(out.real.dtype))
     left, right = _dual_rows(left), _dual_rows(right)
-    in_place = out is matrix
     threads = _threads_for(real, left.shape[1])
-    if len(real) >= threads:
-        _threads.run(
-            lambda start, stop: blocks.rotate_stack(real, left, right, real_out, in_place, start, stop),
-            _threads.ranges(len(real), threads),
-        )
-        return
-    rows = _threads.ranges(real.shape[1], threads)
-    for one in zip(real, left, right, real_out, strict=True):
-        _threads.run(functools.partial(blocks.rotate, *one, in_place), rows)
+    _rotate(blocks.rotate, real, left, right, real_out, out is matrix, threads)
 
 
 def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, Floats] | None:
@@ -131,52 +128,25 @@ def rank_one_step(
     False where the generic way has to be taken; they are as they were then. All thin factors have the dtype
     and the batch shape of the matrices.
     """
-    rank_one = _rank_one()
+    blocks, rank_one = _blocks(), _rank_one()
     real, real_out = _stack(matrix), _stack(out)
     if matrix.dtype.kind == "c":
         real, real_out = real.view(matrix.real.dtype), real_out.view(matrix.real.dtype)
     # What is read-only is another type to the compiler.
     a, b = (x if x.flags.writeable else x.copy() for x in (_stack(left), _stack(right)))
     z = a[..., :0] if probe is None else _stack(probe)
-    code = rank_one.KINDS.index(kind)
-    in_place = out is matrix
-    threads = _threads_for(real, 2 * _parts(matrix))
-    if threads == 1:
-        return bool(rank_one.usable_step(real, a, b, z, code, real_out, in_place))
-    if not rank_one.usable(a, b):
+    count, n, columns = real.shape
+    parts, looked = columns // n, z.shape[2]
+    weights = np.empty((count, n, parts * (1 + looked)), real.dtype)
+    probes = np.empty((count, parts * looked, columns), real.dtype)
+    if not rank_one.weigh(a, b, z, weights, probes):
         return False
-    if len(real) >= threads:
-        _threads.run(
-            lambda start, stop: rank_one.step(real, a, b, z, code, real_out, in_place, start, stop),
-            _threads.ranges(len(real), threads),
-        )
-        return True
-    rows = _threads.ranges(real.shape[1], threads)
-    for s, (one, first, second, probed) in enumerate(zip(real, a, b, z, strict=True)):
-        _rank_one_by_rows(one, first, second, probed, code, real_out[s], in_place, rows)
+    threads = _threads_for(real, 2 * parts)
+    total = _sums(blocks.gather, real, weights, probes, parts, threads)
+    before, after = np.empty((2, count, 2 * parts * (1 + looked), columns), real.dtype)
+    rank_one.turn(total, a, b, z, rank_one.KINDS.index(kind), before, after)
+    _rotate(blocks.rotate, real, before, after, real_out, out is matrix, threads)
     return True
-
-
-def _rank_one_by_rows(
-    matrix: Floats,
-    left: Floats,
-    right: Floats,
-    probe: Floats,
-    kind: int,
-    out: Floats,
-    in_place: bool,
-    rows: list[tuple[int, int]],
-) -> None:
-    rank_one = _rank_one()
-    n, columns = matrix.shape
-    width = columns // n * (1 + probe.shape[1])
-    weights = np.zeros((n, width), matrix.dtype)
-    probes = np.zeros((columns // n * probe.shape[1], columns), matrix.dtype)
-    power = rank_one.weigh(left, probe, weights, probes)
-    total = _by_rows(rank_one.gather, rows, matrix, weights, probes, columns // n, (width, columns))
-    before, after = np.empty((2, 2 * width, columns), matrix.dtype)
-    rank_one.turn(total, power, right, probe, kind, before, after)
-    _threads.run(lambda start, stop: rank_one.rotate(matrix, before, after, out, in_place, start, stop), rows)
 
 
 def _threads_for(real: Floats, columns: int) -> int:

@@ -11,13 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 def ranges(count: int, parts: int) -> list[tuple[int, int]]:
     """0 … count in so many pieces of nearly the same length, or fewer."""
-    parts = max(1, min(parts, count))
+    if parts == 1 or count <= 1:
+        return [(0, count)]
+    parts = min(parts, count)
     edges = [count * i // parts for i in range(parts + 1)]
     return list(itertools.pairwise(edges))
 
 
 def run(task: Callable[[int, int], object], pieces: list[tuple[int, int]]) -> None:
     """The task on every piece: the first one on this thread, the others on the pool."""
+    if len(pieces) == 1:
+        task(*pieces[0])
+        return
     waiting = [_pool().submit(task, *piece) for piece in pieces[1:]]
     task(*pieces[0])
     for piece in waiting:

@@ -328,7 +328,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _kernels_in_use() -> str:
     if kernels_active():
-        return f"numba {_installed('numba')}, for large row-major numpy matrices"
+        return f"numba {_installed('numba')}, for numpy arrays and torch tensors on the CPU"
     return "none; numpy in panels of rows, all else by generic array code"
 
 

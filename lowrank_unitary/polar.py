@@ -21,8 +21,8 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     core : {"auto", "gram", "orthonormal"}
         How the 2k×2k core is computed. ``"gram"``: from WᴴW, by products and inverses of that size;
         differentiable. ``"orthonormal"``: from a QR of W and an SVD; exact for every step size and down to
-        singular I + left rightᴴ. ``"auto"``: the cheaper one that is exact to rounding, by value;
-        ``"gram"`` where values cannot be read (tracing, differentiation, GPU).
+        singular I + left rightᴴ. ``"auto"``: the cheaper one that is exact to rounding, by value, or a
+        closed form for k = 1; ``"gram"`` where values cannot be read (tracing, differentiation, GPU).
 
     Returns
     -------

@@ -70,7 +70,8 @@ def unitary_transport(
     -----
     10kn² operations (real) and O(nk² + k³) for the core; no n×n factorisation. Whoever holds c = Uᴴ left
     already calls ``rotate(U, transport_rotation(BodyFactors(c, right)))`` and saves one read of U. A real
-    step cannot change det U.
+    step cannot change det U. A column-major U may be moved from its other side, exp(skew(left rightᴴUᴴ)) U:
+    the same for unitary U, and different by the defect of U times the step otherwise.
 
     References
     ----------
@@ -133,7 +134,8 @@ def polar_projection(
     -----
     For unitary U this is the polar factor of U + left rightᴴ. A defect that U already has is left exactly as
     it is, where the polar factor of U + left rightᴴ would remove it at O(n³). 10kn² operations (real)
-    and O(nk² + k³) for the core.
+    and O(nk² + k³) for the core. A column-major U may be moved from its other side, polar(I + left rightᴴUᴴ) U:
+    the same for unitary U, and different by the defect of U times the step otherwise.
 
     References
     ----------

@@ -28,8 +28,8 @@ def transport_rotation(
     core : {"auto", "gram", "orthonormal"}
         How the 2k×2k core is computed. ``"gram"``: from WᴴW, by matrix products only; differentiable.
         ``"orthonormal"``: from a QR of W and an eigendecomposition; exact for every step size.
-        ``"auto"``: the cheaper one that is exact to rounding, by value; ``"gram"`` where values cannot be
-        read (tracing, differentiation, GPU).
+        ``"auto"``: the cheaper one that is exact to rounding, by value, or a closed form for k = 1;
+        ``"gram"`` where values cannot be read (tracing, differentiation, GPU).
 
     Returns
     -------

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import ct, normal
+from cases import UPDATES, ct, error, make_step, normal
 
 import lowrank_unitary as lu
 from lowrank_unitary import _kernels, _primitives, reference
+from lowrank_unitary._array import _random
 
 
 @pytest.fixture
@@ -69,33 +70,178 @@ def large_step(dtype, n=1500):
     return unitary, (0.3 * left / n).astype(dtype), right
 
 
-def test_kernels_take_large_row_major_matrices_and_leave_the_rest(dtype):
-    unitary, _, _ = large_step(dtype)
-    assert _kernels.apply_to(unitary, 2)
+def without_kernels(patch):
+    """Turn every kind of kernel off, as the environment variable does."""
+    for module in (_kernels, _kernels._rows, _random):
+        patch.setattr(module, "kernels_active", lambda: False)
+
+
+def test_kernels_take_row_major_matrices_and_leave_the_rest(dtype):
+    unitary, _, _ = large_step(dtype, 40)
+    most = 64 if unitary.dtype.kind == "f" else 32
+    for rows_of in (unitary, unitary[:3], np.stack([unitary] * 2), unitary[:, :7].copy()):
+        assert _kernels.apply_to(rows_of, 1)
+        assert _kernels.apply_to(rows_of, most)
     assert not _kernels.apply_to(np.asfortranarray(unitary), 2)
     assert not _kernels.apply_to(unitary[::2], 2)
-    assert not _kernels.apply_to(unitary[None], 2)
-    assert not _kernels.apply_to(unitary[:100, :100].copy(), 2)
-    assert not _kernels.apply_to(unitary, 9)
+    assert not _kernels.apply_to(unitary[:0], 2)
+    assert not _kernels.apply_to(unitary, most + 1)
     assert not _kernels.apply_to(unitary, 0)
     assert not _kernels.apply_to(unitary.astype(unitary.dtype.newbyteorder()), 2)
+    assert not _kernels.apply_to(unitary.real.astype(np.float16), 2)
 
 
-def test_steps_agree_with_and_without_kernels(dtype, monkeypatch):
-    unitary, left, right = large_step(dtype)
-    for apply in (lu.unitary_transport, lu.polar_projection):
-        fast = apply(unitary, left, right)
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 700])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("heal", [0, 1])
+def test_steps_agree_with_and_without_kernels(dtype, n, k, heal, monkeypatch):
+    step = make_step(3, n, k, dtype, norm=0.4)
+    options = {"heal": heal, "rng": 4}
+    for apply in (lu.unitary_transport, lu.polar_projection, cayley):
+        fast = apply(*step.arrays, **options)
+        fortran = apply(np.asfortranarray(step.unitary), *step.arrays[1:], **options)
         with monkeypatch.context() as patch:
-            patch.setattr(_kernels._rows, "kernels_active", lambda: False)
-            assert not _kernels.apply_to(unitary, 2)
-            generic = apply(unitary, left, right)
-            fortran = apply(np.asfortranarray(unitary), left, right)
-        bound = 20 * np.finfo(dtype).eps
-        assert np.abs(fast - generic).max() <= bound
-        assert np.abs(fortran - generic).max() <= bound
-        target = unitary.copy()
-        assert apply(target, left, right, overwrite_unitary=True) is target
-        np.testing.assert_array_equal(target, fast)
+            without_kernels(patch)
+            assert not _kernels.apply_to(step.unitary, 2)
+            generic = apply(*step.arrays, **options)
+        assert error(fast, generic) <= 2 * step.tolerance()
+        assert error(fortran, generic) <= 2 * step.tolerance()
+        for order in "CF":
+            target = np.array(step.unitary, order=order)
+            assert apply(target, *step.arrays[1:], **options, overwrite_unitary=True) is target
+            np.testing.assert_array_equal(target, fast if order == "C" or n == 1 else fortran)
+
+
+def cayley(*arrays, **options):
+    return lu.unitary_transport(*arrays, curve="cayley", **options)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("kind", ["generic", "collinear", "opposite", "zero left", "zero", "unbalanced"])
+@pytest.mark.parametrize("norm", [1e-9, 1e-3, 0.9, 1.0, 3.0, 100.0])
+def test_rank_one_agrees_with_the_dense_definition(update, kind, norm, dtype):
+    apply, dense = UPDATES[update]
+    if update == "polar" and kind == "opposite" and norm == 1:
+        pytest.skip("I + c bᴴ is singular: the nearest unitary matrix is not unique")
+    for n in (2, 3, 33):
+        step = make_step(n, n, 1, dtype, kind, norm)
+        sensitivity = 1.0 if update != "polar" else 1 / min(1.0, step.smallest_singular_value())
+        moved = apply(*step.arrays)
+        lu.testing.assert_unitary(moved)
+        assert error(moved, dense(*step.arrays)) <= 2 * step.tolerance(sensitivity)
+
+
+def test_a_singular_step_of_rank_one_gives_a_unitary_matrix(dtype):
+    U = lu.random_unitary(6, dtype=dtype, rng=0)
+    b = np.eye(6, dtype=dtype)[:, :1]
+    for scale in (1, 1 + 1e-7, 1 - 1e-7):
+        moved = lu.polar_projection(U, (-scale * U @ b).astype(dtype), b)
+        lu.testing.assert_unitary(moved)
+
+
+@pytest.mark.parametrize("batch", [(1,), (3,), (2, 3), (40,)])
+@pytest.mark.parametrize("k", [1, 2])
+def test_stacks_are_moved_matrix_by_matrix(batch, k, dtype, monkeypatch):
+    step = make_step(1, 12, k, dtype, norm=0.3, batch=batch)
+    for threads in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(_kernels._rows, "_PARALLEL", 0)
+            patch.setattr(_kernels._threads, "thread_count", lambda threads=threads: threads)
+            moved = lu.unitary_transport(*step.arrays)
+        for index in np.ndindex(batch):
+            alone = lu.unitary_transport(*(x[index] for x in step.arrays))
+            assert error(moved[index], alone) <= step.tolerance()
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_columns_out_of_range_take_the_generic_way(scale, monkeypatch):
+    step = make_step(2, 9, 1, "float64", norm=0.3, batch=(2,))
+    left, right = step.left * scale, step.right / scale
+    calls = []
+    inner = _kernels.rank_one_step
+    monkeypatch.setattr(_kernels, "rank_one_step", lambda *a: calls.append(inner(*a)) or calls[-1])
+    target = step.unitary.copy()
+    moved = lu.unitary_transport(target, left, right, overwrite_unitary=True)
+    assert calls == [False]
+    assert error(moved, reference.transport(step.unitary, left, right)) <= step.tolerance()
+
+
+def test_kernels_refuse_nothing_that_is_read_only(dtype):
+    step = make_step(5, 20, 1, dtype, norm=0.3)
+    expected = lu.unitary_transport(*step.arrays)
+    arrays = [x.copy() for x in step.arrays]
+    for x in arrays:
+        x.flags.writeable = False
+    np.testing.assert_array_equal(lu.unitary_transport(*arrays), expected)
+
+
+def test_factors_may_be_parts_of_the_matrix_that_is_overwritten(dtype):
+    U = lu.random_unitary(8, dtype=dtype, rng=3)
+    expected = lu.unitary_transport(U, 0.1 * U[:, :1].copy(), U[:, 1:2].copy())
+    target = U.copy()
+    lu.unitary_transport(target, 0.1 * target[:, :1], target[:, 1:2], overwrite_unitary=True)
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (0, 4, 2), (2, 3, 7, 2), (300, 1)])
+def test_normal_numbers_are_those_of_the_generic_way(shape, dtype, monkeypatch):
+    like = np.empty((1, 1), dtype)
+    fast = _random.random_block(np, shape, like, 12345678901, 3, first=(2, 1))
+    without_kernels(monkeypatch)
+    slow = _random.random_block(np, shape, like, 12345678901, 3, first=(2, 1))
+    np.testing.assert_allclose(fast, slow, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+
+
+class TestTorch:
+    """Tensors on the CPU go through the same kernels, without a copy."""
+
+    torch = pytest.importorskip("torch")
+
+    def tensors(self, dtype, n=30, k=1):
+        step = make_step(6, n, k, dtype, norm=0.3)
+        return step, [self.torch.from_numpy(x.copy()) for x in step.arrays]
+
+    @pytest.mark.parametrize("k", [1, 2])
+    def test_results_are_those_of_numpy_to_the_last_bit(self, dtype, k):
+        step, tensors = self.tensors(dtype, k=k)
+        for heal in (0, 1):
+            moved = lu.unitary_transport(*tensors, heal=heal, rng=1)
+            if k == 1:
+                expected = lu.unitary_transport(*step.arrays, heal=heal, rng=1)
+                np.testing.assert_array_equal(moved.numpy(), expected)
+            assert isinstance(moved, self.torch.Tensor)
+
+    def test_in_place_keeps_the_memory_and_is_noted_by_autograd(self, dtype):
+        step, (U, a, b) = self.tensors(dtype)
+        for target, order in ((U.clone(), "C"), (U.clone().mT.contiguous().mT, "F")):
+            memory, version = target.data_ptr(), target._version
+            moved = lu.unitary_transport(target, a, b, overwrite_unitary=True)
+            assert moved is target
+            assert target.data_ptr() == memory, order
+            assert target._version > version
+            assert error(target.numpy(), lu.unitary_transport(*step.arrays)) <= step.tolerance()
+
+    def test_parameters_are_moved_outside_autograd(self):
+        step, (U, a, b) = self.tensors("float32")
+        weight = self.torch.nn.Parameter(U)
+        with self.torch.no_grad():
+            lu.unitary_transport(weight, a, b, overwrite_unitary=True)
+        np.testing.assert_array_equal(weight.detach().numpy(), lu.unitary_transport(*step.arrays))
+
+    def test_derivatives_go_the_generic_way(self, monkeypatch):
+        _, (U, a, b) = self.tensors("float64")
+        monkeypatch.setattr(_kernels, "rank_one_step", None)
+        loss = lu.unitary_transport(U, a.requires_grad_(), b).sum()
+        loss.backward()
+        assert self.torch.isfinite(a.grad).all()
+
+    def test_a_backward_pass_after_an_overwriting_step_is_refused(self):
+        _, (U, a, b) = self.tensors("float32")
+        x = self.torch.ones(30, requires_grad=True)
+        y = (U @ x).sum()
+        lu.unitary_transport(U, a, b, overwrite_unitary=True)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
 
 
 def test_nan_passes_through_the_kernels(dtype):

@@ -1,4 +1,4 @@
-"""The memory limit, measured in the process that compares with it."""
+"""What a step is compared with: the memory, measured beside it, and the arithmetic of a large product."""
 
 import os
 import time
@@ -9,27 +9,52 @@ import numpy as np
 
 def median_seconds(function, repeats=7):
     """Median time of a call, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+    return medians({"it": function}, repeats)["it"]
+
+
+def medians(functions, repeats=9):
+    """Median time of every call, in turns: each meets the caches and the machine as the others left them."""
+    times = {name: [] for name in functions}
+    for function in functions.values():
         function()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
+    for _ in range(repeats):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(seconds)) for name, seconds in times.items()}
 
 
-def three_traversals(array):
-    """Seconds to read a numpy array, and to read and write it: 3n² words, on one core or all, the lesser.
+def workers():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    The array changes its sign at every pass.
+
+class Memory:
+    """Reading a numpy array, and reading and writing it, on one core or on all, whichever takes less time.
+
+    The array changes its sign at every other pass.
     """
-    words = array.reshape(-1).view(array.real.dtype)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = np.array_split(words, workers)
-    with ThreadPoolExecutor(workers) as pool:
-        read = (lambda: words.max(), lambda: list(pool.map(np.max, parts)))
-        write = (
-            lambda: np.negative(words, out=words),
-            lambda: list(pool.map(lambda part: np.negative(part, out=part), parts)),
-        )
-        return sum(min(median_seconds(function) for function in passes) for passes in (read, write))
+
+    def __init__(self, array):
+        words = array.reshape(-1).view(array.real.dtype)
+        parts = np.array_split(words, workers())
+        self.pool = ThreadPoolExecutor(workers())
+        self.passes = {
+            "read": lambda: words.max(),
+            "read by all": lambda: list(self.pool.map(np.max, parts)),
+            "write": lambda: np.negative(words, out=words),
+            "write by all": lambda: list(self.pool.map(lambda part: np.negative(part, out=part), parts)),
+        }
+
+    def beside(self, call, repeats=9):
+        """Medians of a call, of 3n² words and of 2n² words, from one run."""
+        times = medians({**self.passes, "call": call}, repeats)
+        write = min(times["write"], times["write by all"])
+        return times["call"], min(times["read"], times["read by all"]) + write, write
+
+
+def operations_per_second(dtype):
+    """Real operations of a product of two matrices of size 2048, with the BLAS threads of the process."""
+    a = np.ones((2048, 2048), dtype)
+    seconds = median_seconds(lambda: a @ a, 5)
+    return (8 if a.dtype.kind == "c" else 2) * 2048**3 / seconds

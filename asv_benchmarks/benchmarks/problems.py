@@ -5,6 +5,7 @@ Append only: a changed problem is a new one with a new name and seed, or old and
 
 import contextlib
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,20 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
 
-# "library" or "library:device". Ready to be appended: "torch", "torch:cuda", "jax", "cupy:cuda".
-NAMESPACES = ["numpy"]
+# The quick profile takes a few minutes, the full one some hours.
+FULL = os.environ.get("LOWRANK_UNITARY_PROFILE") == "full"
+# "library" or "library:device"; what is not there is skipped, with the reason.
+NAMESPACES = ["numpy", "torch", "jax", "cupy:cuda", "torch:cuda"] if FULL else ["numpy"]
 # Both precisions, real and complex. The names and the sizes are columns of the results: append only, too.
-DTYPES = ["float32", "complex128"]
-SIZES = [64, 1024]
-RANKS = [1, 16]
+DTYPES = ["float32", "float64", "complex64", "complex128"] if FULL else ["float32", "complex128"]
+SIZES = [64, 256, 1024, 4096, 8192] if FULL else [64, 1024]
+RANKS = [1, 4, 16, 64] if FULL else [1, 16]
+# Of ratios, which take longer.
+RATIO_DTYPES = DTYPES if FULL else ["float32"]
+RATIO_SIZES = [1024, 2048, 4096, 8192] if FULL else [1024, 4096]
+RATIO_RANKS = RANKS if FULL else [1, 16]
+PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 2048]
+DENSE_SIZES = [64, 256, 1024, 2048] if FULL else [1024]
 NAMES = ["namespace", "dtype", "n", "k"]
 
 TIMED = [NAMESPACES, DTYPES, SIZES, RANKS]

@@ -105,7 +105,7 @@ def _projected(unitary: Numbers, left: Numbers, right: Numbers) -> tuple[Numbers
     """Q with orthonormal columns from a QR of [right, Uᴴ left], and Qᴴ right, Qᴴ Uᴴ left."""
     k = left.shape[-1]
     Q, R = np.linalg.qr(np.concatenate([right, adjoint(unitary) @ left], axis=-1))
-    return Q, R[:, :k], R[:, k:]
+    return Q, R[..., :k], R[..., k:]
 
 
 def _spectral_function(core: Numbers, f: Callable[[Numbers], Numbers], k: int) -> Numbers:
@@ -115,7 +115,7 @@ def _spectral_function(core: Numbers, f: Callable[[Numbers], Numbers], k: int) -
         return np.full_like(core, np.nan)
     eigenvalues, V = np.linalg.eig(core)
     with np.errstate(all="ignore"):
-        return np.asarray((V * f(eigenvalues)) @ adjoint(V))
+        return np.asarray((V * f(eigenvalues)[..., None, :]) @ adjoint(V))
 
 
 def _of_kind(like: Numbers, result: Numbers) -> Numbers:

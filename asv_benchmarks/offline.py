@@ -1,6 +1,6 @@
 """Make the pages of `asv publish` open without a network.
 
-Their scripts come from content networks. Install the same as npm packages somewhere, then point the pages there:
+Their scripts come from content networks. Install the same as npm packages, then point the pages there:
 
     npm install --prefix /tmp/vendor jquery@3.3.1 flot@0.8.3 flot-orderbars@1.0.0 blueimp-md5@2.19.0 \
         bootstrap@3.1.1 stupid-table-plugin@1.1.3

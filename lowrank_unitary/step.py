@@ -134,8 +134,8 @@ def polar_projection(
     -----
     For unitary U this is the polar factor of U + left rightᴴ. A defect that U already has is left exactly as
     it is, where the polar factor of U + left rightᴴ would remove it at O(n³). 10kn² operations (real)
-    and O(nk² + k³) for the core. A column-major U may be moved from its other side, polar(I + left rightᴴUᴴ) U:
-    the same for unitary U, and different by the defect of U times the step otherwise.
+    and O(nk² + k³) for the core. A column-major U may be moved from its other side, polar(I + left rightᴴUᴴ)
+    U: the same for unitary U, and different by the defect of U times the step otherwise.
 
     References
     ----------

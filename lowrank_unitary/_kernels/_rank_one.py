@@ -172,18 +172,26 @@ def _size(column: Numbers) -> float:
 
 
 @_plain
+def usable(left: Numbers, right: Numbers) -> bool:
+    """Whether every column of a stack is zero, or finite and within range."""
+    for s in range(left.shape[0]):
+        for size in (_size(left[s]), _size(right[s])):
+            if size != 0.0 and not _SMALLEST_GIVEN <= size <= _LARGEST_GIVEN:
+                return False
+    return True
+
+
+@_plain
 def weigh(left: Numbers, right: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> bool:
     """The first columns of a stack as weights of real rows, scaled to a size near 1 by powers of two.
 
     A product with a unitary matrix then neither overflows nor loses digits below the normal range. Probes are
-    laid out beside them. False where a column is neither zero nor finite and within range.
+    laid out beside them. False where not all columns are usable.
     """
+    if not usable(left, right):
+        return False
     stack, n, _ = left.shape
     parts = probes.shape[2] // n
-    for s in range(stack):
-        for size in (_size(left[s]), _size(right[s])):
-            if size != 0.0 and not _SMALLEST_GIVEN <= size <= _LARGEST_GIVEN:
-                return False
     for s in range(stack):
         power = 1.0 / _power(left[s])
         for m in range(n):

@@ -25,6 +25,8 @@ _MOST_COLUMNS = 64
 # Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up
 # in 60 to 100 microseconds.
 _PARALLEL = 1 << 24
+# Bytes of the matrices of a stack that are moved together: less than the second-level cache of one core.
+_CHUNK = 1 << 19
 
 
 @functools.cache
@@ -128,24 +130,53 @@ def rank_one_step(
     False where the generic way has to be taken; they are as they were then. All thin factors have the dtype
     and the batch shape of the matrices.
     """
-    blocks, rank_one = _blocks(), _rank_one()
+    rank_one = _rank_one()
     real, real_out = _stack(matrix), _stack(out)
     if matrix.dtype.kind == "c":
         real, real_out = real.view(matrix.real.dtype), real_out.view(matrix.real.dtype)
     # What is read-only is another type to the compiler.
     a, b = (x if x.flags.writeable else x.copy() for x in (_stack(left), _stack(right)))
     z = a[..., :0] if probe is None else _stack(probe)
+    code, in_place = rank_one.KINDS.index(kind), out is matrix
+    threads = _threads_for(real, 2 * _parts(matrix))
+    count = len(real)
+    # As many matrices at a time as stay in cache between the two traversals.
+    chunk = max(1, _CHUNK // (real.nbytes // count))
+    if count <= chunk or count < threads:
+        return _steps_of_rank_one(real, a, b, z, code, real_out, in_place, threads)
+    if not rank_one.usable(a, b):
+        return False
+
+    def some(start: int, stop: int) -> None:
+        for first in range(start, stop, chunk):
+            part = slice(first, min(first + chunk, stop))
+            _steps_of_rank_one(real[part], a[part], b[part], z[part], code, real_out[part], in_place, 1)
+
+    _threads.run(some, _threads.ranges(count, threads))
+    return True
+
+
+def _steps_of_rank_one(
+    real: Floats,
+    left: Floats,
+    right: Floats,
+    probe: Floats,
+    kind: int,
+    out: Floats,
+    in_place: bool,
+    threads: int,
+) -> bool:
+    blocks, rank_one = _blocks(), _rank_one()
     count, n, columns = real.shape
-    parts, looked = columns // n, z.shape[2]
+    parts, looked = columns // n, probe.shape[2]
     weights = np.empty((count, n, parts * (1 + looked)), real.dtype)
     probes = np.empty((count, parts * looked, columns), real.dtype)
-    if not rank_one.weigh(a, b, z, weights, probes):
+    if not rank_one.weigh(left, right, probe, weights, probes):
         return False
-    threads = _threads_for(real, 2 * parts)
     total = _sums(blocks.gather, real, weights, probes, parts, threads)
     before, after = np.empty((2, count, 2 * parts * (1 + looked), columns), real.dtype)
-    rank_one.turn(total, a, b, z, rank_one.KINDS.index(kind), before, after)
-    _rotate(blocks.rotate, real, before, after, real_out, out is matrix, threads)
+    rank_one.turn(total, left, right, probe, kind, before, after)
+    _rotate(blocks.rotate, real, before, after, out, in_place, threads)
     return True
 
 

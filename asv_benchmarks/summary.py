@@ -5,6 +5,7 @@ Usage, in this folder: python summary.py [results.json]
 
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def read(path):
         values, params = row[0], row[1] if len(row) > 1 and row[1] else []
         keys = itertools.product(*([x.strip("'") for x in axis] for axis in params))
         results[name] = {
-            key: value for key, value in zip(keys, values or [], strict=False) if value is not None
+            key: value
+            for key, value in zip(keys, values or [], strict=False)
+            if value is not None and not math.isnan(value)
         }
     return results, stored["params"]
 

@@ -87,9 +87,13 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
         xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), 0.0, log_b), log_c),
         xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), 0.0, log_c), log_b),
     )
+    apart = log_b - log_c
+    if values_are_at_hand(apart) and xp.all((xp.abs(log_b) < 50) & (xp.abs(log_c) < 50)):
+        # Nothing comes near the ends of the range: in one pass each, and to the nearest power of two.
+        delta = astype(xp, 2.0 ** xp.round(0.5 * apart), real_dtype(xp, c.dtype))
+        return c * delta, b / delta, xp.ones_like(delta[..., :1])
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
-    half = xp.round(0.25 * (log_b - log_c))
-    delta = astype(xp, stop_gradient(2.0**half), real_dtype(xp, c.dtype))
+    delta = astype(xp, stop_gradient(2.0 ** xp.round(0.25 * apart)), real_dtype(xp, c.dtype))
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
     shrink = 2.0 ** -xp.where(longest > most, xp.round(longest - most), 0.0)

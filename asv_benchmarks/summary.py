@@ -43,17 +43,26 @@ def number(value):
     return "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
+# How the kinds of steps are called in the table.
+KINDS = {
+    "transport": "transport",
+    "polar": "polar",
+    "transport, healed": "healed",
+    "known product": "known product",
+    "transport, column-major": "column-major",
+}
+
+
 def limit_rows(ratios):
-    """One row for every dtype, size and k; one column for every kind of step."""
-    kinds = sorted(
-        {key[4] for key in ratios},
-        key=["transport", "polar", "transport, healed", "known product", "transport, column-major"].index,
-    )
-    yield ["namespace", "dtype", "n", "k", *kinds]
-    for key in sorted(
-        {key[:4] for key in ratios}, key=lambda key: (key[0], key[1], int(key[3]), int(key[2]))
-    ):
-        yield [*key, *(number(ratios.get((*key, kind))) for kind in kinds)]
+    """One row for every dtype, k and size; one column for every kind of step."""
+    several = len({key[0] for key in ratios}) > 1
+    yield [*(["namespace"] if several else []), "dtype", "k", "n", *KINDS.values()]
+    dtypes = list(COLOURS)
+    steps = {key[:4] for key in ratios}
+    for step in sorted(steps, key=lambda step: (step[0], dtypes.index(step[1]), int(step[3]), int(step[2]))):
+        namespace, dtype, n, k = step
+        names = [namespace, dtype, k, n] if several else [dtype, k, n]
+        yield [*names, *(number(ratios.get((*step, kind))) for kind in KINDS)]
 
 
 def markdown(rows):

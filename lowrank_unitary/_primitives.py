@@ -99,6 +99,8 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
 
 def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
+    if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
+        return of_numpy(xp, _kernels.product_rows(*views))
     if matrix.dtype == thin.dtype:
         return matrix @ thin
     if is_numpy(xp):
@@ -220,21 +222,25 @@ def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> li
     """All as numpy arrays where the kernels take them, with one dtype and one batch shape."""
     if not (is_numpy(xp) or is_torch(xp)):
         return None
-    batch = matrix.shape[:-2]
-    for x in thin:
-        if x.dtype != matrix.dtype or x.shape[:-2] != batch:
-            return None
-    views: list[Array] = [numpy_view(x) for x in (matrix, *thin)]
-    if any(view is None for view in views):
+    view = numpy_view(matrix)
+    if view is None or not _kernels.apply_to(view, columns):
         return None
-    return views if _kernels.apply_to(views[0], columns) else None
+    dtype, batch = view.dtype, view.shape[:-2]
+    views = [view]
+    for x in thin:
+        view = numpy_view(x)
+        if view is None or view.dtype is not dtype or view.shape[:-2] != batch:
+            return None
+        views.append(view)
+    return views
 
 
 def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
     """What the kernels wrote, as an array of the caller's kind."""
     if not overwritten:
         return of_numpy(xp, out)
-    note_change(array)
+    if is_torch(xp):
+        note_change(array)
     return array
 
 

@@ -25,7 +25,7 @@ from ._array import (
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
 
-_NUMPY = array_namespace(np.empty(0))
+NUMPY = array_namespace(np.empty(0))
 
 
 @functools.cache
@@ -36,8 +36,11 @@ def _is_supported(dtype: np.dtype[Any]) -> bool:
 def namespace_of(**arrays: Array) -> Namespace:
     """The one namespace of all named arrays, each a floating-point array of a supported dtype."""
     # The common case first: small matrices feel every microsecond spent here.
-    if all(type(x) is np.ndarray and _is_supported(x.dtype) for x in arrays.values()):
-        return _NUMPY
+    for x in arrays.values():
+        if type(x) is not np.ndarray or not _is_supported(x.dtype):
+            break
+    else:
+        return NUMPY
     for name, x in arrays.items():
         if not compat.is_array_api_obj(x):
             raise TypeError(
@@ -64,14 +67,27 @@ def namespace_of(**arrays: Array) -> Namespace:
     return xp
 
 
+def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
+    """The rank k of single numpy arrays that fit together; None where more than a glance is needed."""
+    if type(unitary) is not np.ndarray or type(left) is not np.ndarray or type(right) is not np.ndarray:
+        return None
+    dtype, shape, thin = unitary.dtype, unitary.shape, left.shape
+    if left.dtype is not dtype or right.dtype is not dtype or dtype.char not in "fdFD":
+        return None
+    if not len(shape) == len(thin) == 2 or right.shape != thin or not 0 < shape[0] == shape[1] == thin[0]:
+        return None
+    return thin[1]
+
+
 def square(name: str, x: Array) -> int:
     """The size n of a stack of square matrices."""
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
+    shape = x.shape
+    if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(
-            f"{name} must have shape (…, n, n) with n ≥ 1, got {tuple(x.shape)}: "
+            f"{name} must have shape (…, n, n) with n ≥ 1, got {tuple(shape)}: "
             f"only square matrices can be moved as unitary ones."
         )
-    return int(x.shape[-1])
+    return int(shape[-1])
 
 
 def matrix(name: str, x: Array) -> tuple[int, int]:
@@ -85,20 +101,21 @@ def matrix(name: str, x: Array) -> tuple[int, int]:
 
 def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: int | None = None) -> int:
     """The rank k of a pair of thin factors (…, n, k)."""
-    for name, x in ((left_name, left), (right_name, right)):
-        if x.ndim < 2 or x.shape[-2] == 0 or (n is not None and x.shape[-2] != n):
+    shapes = left.shape, right.shape
+    for name, shape in zip((left_name, right_name), shapes, strict=True):
+        if len(shape) < 2 or shape[-2] == 0 or (n is not None and shape[-2] != n):
             rows = "n" if n is None else str(n)
-            hint = " A single column v is v[:, None]." if x.ndim == 1 else ""
+            hint = " A single column v is v[:, None]." if len(shape) == 1 else ""
             raise ValueError(
-                f"{name} must have shape (…, {rows}, k), got {tuple(x.shape)}: "
+                f"{name} must have shape (…, {rows}, k), got {tuple(shape)}: "
                 f"the factors of left @ rightᴴ stand upright.{hint}"
             )
-    if left.shape[-2:] != right.shape[-2:]:
+    if shapes[0][-2:] != shapes[1][-2:]:
         raise ValueError(
             f"{left_name} and {right_name} must agree in their last two axes (n, k), "
-            f"got {tuple(left.shape)} and {tuple(right.shape)}."
+            f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
-    return int(left.shape[-1])
+    return int(shapes[0][-1])
 
 
 def outer_factors(left: Array, right: Array) -> int:
@@ -116,7 +133,10 @@ def outer_factors(left: Array, right: Array) -> int:
 
 def batches(**arrays: Array) -> tuple[int, ...]:
     """The common batch shape: leading axes broadcast."""
-    if all(x.ndim == 2 for x in arrays.values()):
+    for x in arrays.values():
+        if x.ndim != 2:
+            break
+    else:
         return ()
     try:
         return np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in arrays.values()))
@@ -134,7 +154,7 @@ def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> N
     """
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
-        if x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
+        if x.dtype is not widest and x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
             beside = f", beside which {widest} is the widest" if is_half(xp, base.dtype) else ""
             raise TypeError(
                 f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{beside}), got "

@@ -25,7 +25,7 @@ from ._array import (
     thin_dtype,
     values_are_at_hand,
 )
-from ._primitives import adjoint, broadcast, rotation_of_rank_one
+from ._primitives import adjoint, adjoint_product, broadcast, product, rotation_of_rank_one
 from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
@@ -58,13 +58,15 @@ def low_rank_rotation(
         return LowRankRotation(*(astype(xp, x, dtype) for x in exact))
     c, b, unit = balance(xp, c, b)
     W = xp.concat([b, c], axis=-1)
-    K = adjoint(xp, W) @ W
+    # Thin products by the kernels where they are at hand: the threads of BLAS, once awake, take cores from
+    # those that move U.
+    K = adjoint_product(xp, W, W)
     small = False
     if core == "auto":
         core, small = _choose(xp, K, n)
     if core == "gram":
         M = gram_middle(xp, K, small)
-        left, right = W, W @ adjoint(xp, M if small else _unless_wrong(xp, M, K))
+        left, right = W, product(xp, W, adjoint(xp, M if small else _unless_wrong(xp, M, K)))
     else:
         Q, (b_small, c_small) = orthonormalise(xp, W, (k, k))
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))

@@ -273,13 +273,17 @@ def _step_of_factors(
     unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
     """Move U by left rightᴴ along a curve or by projection: in one go for k = 1, else part by part."""
-    xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
     _validate.choice("core", core, CORES)
     _validate.count("heal", heal)
-    n = _validate.square("unitary", unitary)
-    k = _validate.factor_pair("left", left, "right", right, n)
-    batch = _validate.batches(unitary=unitary, left=left, right=right)
-    _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    batch: tuple[int, ...] = ()
+    # Small matrices feel every microsecond of the checks, and the common case passes them at a glance.
+    xp, k = _validate.NUMPY, _validate.plain_rank(unitary, left, right)
+    if k is None:
+        xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
+        n = _validate.square("unitary", unitary)
+        k = _validate.factor_pair("left", left, "right", right, n)
+        batch = _validate.batches(unitary=unitary, left=left, right=right)
+        _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     if is_column_major(xp, unitary, k):

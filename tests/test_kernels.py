@@ -31,7 +31,9 @@ def products(dtype):
             kernel, blas = _kernels.adjoint_product_rows(A, a, Z), ct(A) @ np.hstack([a, A @ Z])
             exact_beside = reference.adjoint(reference.extended(A)) @ (reference.extended(A) @ Z)
             pairs.append((kernel - np.hstack([exact, exact_beside]), blas - np.hstack([exact, exact_beside])))
-        exact = A + (reference.extended(A) @ L) @ ct(R)
+        exact = reference.extended(A) @ L
+        pairs.append((_kernels.product_rows(A, L) - exact, A @ L - exact))
+        exact = A + exact @ ct(R)
         out = np.empty_like(A)
         _kernels.rotate_rows_in_cache(A, L, R, out)
         pairs.append((out - exact, A + (A @ L) @ ct(R) - exact))
@@ -47,8 +49,9 @@ def products(dtype):
 @pytest.mark.parametrize("k", [1, 2, 3, 8])
 def test_kernels_are_no_less_accurate_than_blas(products, dtype, shape, k):
     for kernel, blas in products(*shape, k):
-        # A few roundings are left to chance where there are few of them to average over.
-        assert kernel <= 1.5 * blas + 8 * np.finfo(dtype).eps * np.sqrt(shape[0] * shape[1] * k)
+        # BLAS sums in as many parts as its kernel for this processor has accumulators, which moves its error
+        # by a factor of 1.6; and a few roundings are left to chance where there are few to average over.
+        assert kernel <= 2 * blas + 8 * np.finfo(dtype).eps * np.sqrt(shape[0] * shape[1] * k)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -143,6 +146,17 @@ def test_a_singular_step_of_rank_one_gives_a_unitary_matrix(dtype):
 
 @pytest.mark.parametrize("batch", [(1,), (3,), (2, 3), (40,)])
 @pytest.mark.parametrize("k", [1, 2])
+def test_products_of_stacks_are_those_of_their_matrices(batch, k, dtype, monkeypatch):
+    step = make_step(1, 12, k, dtype, batch=batch)
+    monkeypatch.setattr(_kernels._rows, "_PARALLEL", 0)
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(_kernels._threads, "thread_count", lambda threads=threads: threads)
+        together = _primitives.product(np, step.unitary, step.right)
+        assert error(together, step.unitary @ step.right) <= step.tolerance(np.linalg.norm(step.right))
+
+
+@pytest.mark.parametrize("batch", [(1,), (3,), (2, 3), (40,)])
+@pytest.mark.parametrize("k", [1, 2])
 def test_stacks_are_moved_matrix_by_matrix(batch, k, dtype, monkeypatch):
     step = make_step(1, 12, k, dtype, norm=0.3, batch=batch)
     for threads in (1, 2, 3):
@@ -156,7 +170,10 @@ def test_stacks_are_moved_matrix_by_matrix(batch, k, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e100])
-def test_columns_out_of_range_take_the_generic_way(scale, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_columns_out_of_range_take_the_generic_way(scale, threads, monkeypatch):
+    monkeypatch.setattr(_kernels._rows, "_PARALLEL", 0)
+    monkeypatch.setattr(_kernels._threads, "thread_count", lambda: threads)
     step = make_step(2, 9, 1, "float64", norm=0.3, batch=(2,))
     left, right = step.left * scale, step.right / scale
     calls = []

@@ -67,6 +67,17 @@ def gather(
             total[s] += part[:, :columns]
 
 
+@sums
+def look(matrices: Floats, left: Floats, out: Floats, where: Range, rows: Range) -> None:
+    """out[s, i, j] = matrices[s, i] · left[s, j], for ranges of s and i."""
+    panel = max(4, min(64, _PANEL_BYTES // (matrices.shape[2] * matrices.itemsize) // 4 * 4))
+    for s in range(where[0], where[1]):
+        seen, along, dots = matrices[s], left[s], out[s]
+        for i in range(rows[0], rows[1], panel):
+            last = min(i + panel, rows[1])
+            _dot_rows(seen[i:last], along, dots[i:last])
+
+
 @updates
 def rotate(
     matrices: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, where: Range, rows: Range

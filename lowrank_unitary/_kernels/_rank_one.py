@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import sums
+from ._blocks import gather, rotate, sums
 
 Numbers = NDArray[Any]
 
@@ -182,14 +182,12 @@ def usable(left: Numbers, right: Numbers) -> bool:
 
 
 @_plain
-def weigh(left: Numbers, right: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> bool:
+def weigh(left: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> None:
     """The first columns of a stack as weights of real rows, scaled to a size near 1 by powers of two.
 
     A product with a unitary matrix then neither overflows nor loses digits below the normal range. Probes are
-    laid out beside them. False where not all columns are usable.
+    laid out beside them.
     """
-    if not usable(left, right):
-        return False
     stack, n, _ = left.shape
     parts = probes.shape[2] // n
     for s in range(stack):
@@ -200,7 +198,6 @@ def weigh(left: Numbers, right: Numbers, probe: Numbers, weights: Numbers, probe
                 weights[s, m, 1] = left[s, m, 0].imag * power
         if probe.shape[2]:
             _lay_out(probe[s, :, 0], parts, probes[s])
-    return True
 
 
 @_plain
@@ -285,3 +282,38 @@ def turn(
         for j, (first, second) in enumerate(((z, c), (d, b), (turned[0], turned[2]), (turned[1], turned[3]))):
             _lay_out(first, parts, left[s, j * parts : (j + 1) * parts])
             _lay_out(second, parts, right[s, j * parts : (j + 1) * parts])
+
+
+@_plain
+def steps(
+    matrices: Numbers,
+    left: Numbers,
+    right: Numbers,
+    probe: Numbers,
+    kind: int,
+    out: Numbers,
+    in_place: bool,
+) -> bool:
+    """Move a stack matrix by matrix, each staying in cache from its first traversal to its last.
+
+    One call for all of it: entering compiled code costs as much as the arithmetic of a small matrix. False,
+    and nothing is written, where a column is out of range.
+    """
+    if not usable(left, right):
+        return False
+    count, n, columns = matrices.shape
+    parts, looked = columns // n, probe.shape[2]
+    width = parts * (1 + looked)
+    weights = np.empty((1, n, width), matrices.dtype)
+    probes = np.empty((1, parts * looked, columns), matrices.dtype)
+    total = np.empty((1, width, columns), matrices.dtype)
+    before = np.empty((1, 2 * width, columns), matrices.dtype)
+    after = np.empty((1, 2 * width, columns), matrices.dtype)
+    for s in range(count):
+        matrix, a, b, z = matrices[s : s + 1], left[s : s + 1], right[s : s + 1], probe[s : s + 1]
+        weigh(a, z, weights, probes)
+        total[:] = 0
+        gather(matrix, weights, probes, parts, total, (0, 1), (0, n))
+        turn(total, a, b, z, kind, before, after)
+        rotate(matrix, before, after, out[s : s + 1], in_place, (0, 1), (0, n))
+    return True

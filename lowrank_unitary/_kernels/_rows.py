@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,13 @@ from numpy.typing import NDArray
 from . import _threads
 
 Floats = NDArray[Any]
+Range = tuple[int, int]
 
 # Real thin columns up to which the kernels beat BLAS.
 _MOST_COLUMNS = 64
 # Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up
 # in 60 to 100 microseconds.
 _PARALLEL = 1 << 24
-# Bytes of the matrices of a stack that are moved together: less than the second-level cache of one core.
-_CHUNK = 1 << 19
 
 
 @functools.cache
@@ -51,20 +51,30 @@ def apply_to(matrix: Floats, columns: int) -> bool:
 
 def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
     """matrixᴴ @ [thin, matrix @ probes] in one read of the matrices; thin factors have their batch shape."""
-    blocks = _blocks()
-    real = _stack(_as_real(matrix))
+    real = _real_rows(matrix)
     given, parts = thin.shape[-1], _parts(matrix)
     made = 0 if probes is None else probes.shape[-1]
     looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else _dual_rows(probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
-    weights[..., : parts * given] = _stack(_as_real(thin))
+    weights[..., : parts * given] = _real_rows(thin)
     threads = _threads_for(real, weights.shape[2])
-    total = _sums(blocks.gather, real, weights, looked, parts * given, threads)
+    total = _sums(real, weights, looked, parts * given, threads)
     return _columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
-def _sums(gather: Any, real: Floats, weights: Floats, probes: Floats, given: int, threads: int) -> Floats:
+def product_rows(matrix: Floats, thin: Floats) -> Floats:
+    """The products matrix @ thin; thin factors have the batch shape of the matrices."""
+    look = _blocks().look
+    real, left = _real_rows(matrix), _dual_rows(thin)
+    dots = np.empty((*real.shape[:2], left.shape[1]), real.dtype)
+    _divided(lambda where, rows: look(real, left, dots, where, rows), real, _threads_for(real, left.shape[1]))
+    # The two parts of an entry lie side by side.
+    return dots.view(matrix.dtype).reshape(*matrix.shape[:-1], thin.shape[-1])
+
+
+def _sums(real: Floats, weights: Floats, probes: Floats, given: int, threads: int) -> Floats:
     """What gather adds up, by threads that take some of the matrices each, or some of the rows."""
+    gather = _blocks().gather
     count, rows, columns = real.shape
     if count >= threads:
         total = np.zeros((count, weights.shape[2], columns), real.dtype)
@@ -82,30 +92,28 @@ def _sums(gather: Any, real: Floats, weights: Floats, probes: Floats, given: int
     return partial.sum(axis=0)
 
 
-def _rotate(
-    rotate: Any, real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool, threads: int
-) -> None:
-    """The other traversal, divided in the same way."""
+def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int) -> None:
+    """A task on ranges of the matrices, and of their rows, by threads that take some of either each."""
     count, rows, _ = real.shape
     if count >= threads:
-        _threads.run(
-            lambda *piece: rotate(real, left, right, out, in_place, piece, (0, rows)),
-            _threads.ranges(count, threads),
-        )
+        _threads.run(lambda *piece: task(piece, (0, rows)), _threads.ranges(count, threads))
     else:
-        _threads.run(
-            lambda *piece: rotate(real, left, right, out, in_place, (0, count), piece),
-            _threads.ranges(rows, threads),
-        )
+        _threads.run(lambda *piece: task((0, count), piece), _threads.ranges(rows, threads))
 
 
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
     """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
-    blocks = _blocks()
-    real, real_out = _stack(_as_real(matrix)), _stack(out.view(out.real.dtype))
-    left, right = _dual_rows(left), _dual_rows(right)
-    threads = _threads_for(real, left.shape[1])
-    _rotate(blocks.rotate, real, left, right, real_out, out is matrix, threads)
+    real, real_out = _real_rows(matrix), _real_rows(out)
+    _rotate(real, _dual_rows(left), _dual_rows(right), real_out, out is matrix)
+
+
+def _rotate(real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool) -> None:
+    rotate = _blocks().rotate
+    _divided(
+        lambda where, rows: rotate(real, left, right, out, in_place, where, rows),
+        real,
+        _threads_for(real, left.shape[1]),
+    )
 
 
 def rank_one_rotation(left: Floats, right: Floats, kind: str) -> tuple[Floats, Floats] | None:
@@ -131,32 +139,30 @@ def rank_one_step(
     and the batch shape of the matrices.
     """
     rank_one = _rank_one()
-    real, real_out = _stack(matrix), _stack(out)
-    if matrix.dtype.kind == "c":
-        real, real_out = real.view(matrix.real.dtype), real_out.view(matrix.real.dtype)
-    # What is read-only is another type to the compiler.
-    a, b = (x if x.flags.writeable else x.copy() for x in (_stack(left), _stack(right)))
-    z = a[..., :0] if probe is None else _stack(probe)
-    code, in_place = rank_one.KINDS.index(kind), out is matrix
-    threads = _threads_for(real, 2 * _parts(matrix))
-    count = len(real)
-    # As many matrices at a time as stay in cache between the two traversals.
-    chunk = max(1, _CHUNK // (real.nbytes // count))
-    if count <= chunk or count < threads:
-        return _steps_of_rank_one(real, a, b, z, code, real_out, in_place, threads)
+    in_place = out is matrix
+    real = _real_rows(matrix)
+    real_out = real if in_place else _real_rows(out)
+    a, b = _columns(left), _columns(right)
+    z = a[:, :, :0] if probe is None else _columns(probe)
+    code = rank_one.KINDS.index(kind)
+    threads = _threads_for(real, 2 * (real.shape[2] // real.shape[1]))
+    if threads == 1:
+        return bool(rank_one.steps(real, a, b, z, code, real_out, in_place))
     if not rank_one.usable(a, b):
         return False
+    if len(real) < threads:
+        _step_by_rows(real, a, b, z, code, real_out, in_place, threads)
+        return True
 
     def some(start: int, stop: int) -> None:
-        for first in range(start, stop, chunk):
-            part = slice(first, min(first + chunk, stop))
-            _steps_of_rank_one(real[part], a[part], b[part], z[part], code, real_out[part], in_place, 1)
+        part = slice(start, stop)
+        rank_one.steps(real[part], a[part], b[part], z[part], code, real_out[part], in_place)
 
-    _threads.run(some, _threads.ranges(count, threads))
+    _threads.run(some, _threads.ranges(len(real), threads))
     return True
 
 
-def _steps_of_rank_one(
+def _step_by_rows(
     real: Floats,
     left: Floats,
     right: Floats,
@@ -165,19 +171,18 @@ def _steps_of_rank_one(
     out: Floats,
     in_place: bool,
     threads: int,
-) -> bool:
-    blocks, rank_one = _blocks(), _rank_one()
+) -> None:
+    """Every thread takes some of the rows of all matrices."""
+    rank_one = _rank_one()
     count, n, columns = real.shape
     parts, looked = columns // n, probe.shape[2]
     weights = np.empty((count, n, parts * (1 + looked)), real.dtype)
     probes = np.empty((count, parts * looked, columns), real.dtype)
-    if not rank_one.weigh(left, right, probe, weights, probes):
-        return False
-    total = _sums(blocks.gather, real, weights, probes, parts, threads)
+    rank_one.weigh(left, probe, weights, probes)
+    total = _sums(real, weights, probes, parts, threads)
     before, after = np.empty((2, count, 2 * parts * (1 + looked), columns), real.dtype)
     rank_one.turn(total, left, right, probe, kind, before, after)
-    _rotate(blocks.rotate, real, before, after, out, in_place, threads)
-    return True
+    _rotate(real, before, after, out, in_place)
 
 
 def _threads_for(real: Floats, columns: int) -> int:
@@ -191,12 +196,22 @@ def _parts(x: Floats) -> int:
 
 def _stack(x: Floats) -> Floats:
     """With one axis for the batch; row-major."""
+    if x.ndim == 2 and x.flags.c_contiguous:
+        return x[None]
     return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
 
 
-def _as_real(x: Floats) -> Floats:
-    """A row-major array with its complex entries as pairs of real ones."""
-    x = np.ascontiguousarray(x)
+def _columns(x: Floats) -> Floats:
+    """A stack of columns for the compiled steps, to which a read-only array is one of another type."""
+    flags = x.flags
+    if not (flags.c_contiguous and flags.writeable):
+        x = x.copy()
+    return x[None] if x.ndim == 2 else _stack(x)
+
+
+def _real_rows(x: Floats) -> Floats:
+    """A row-major stack, with its complex entries as pairs of real ones."""
+    x = _stack(x)
     return x.view(x.real.dtype) if x.dtype.kind == "c" else x
 
 

@@ -26,6 +26,7 @@ LAYERS = (
     ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step"),
     ("__init__",),
+    ("torch",),
     ("reference", "testing"),
     ("studies",),
     ("cli",),

@@ -1,0 +1,28 @@
+"""Unitary parameters in torch: optimisers, gradients captured in factors, orthogonal fine-tuning.
+
+``import lowrank_unitary`` does not load this package, nor torch; ``import lowrank_unitary.torch`` loads both.
+"""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "lowrank_unitary.torch needs torch, which is not installed: pip install torch"
+    ) from error
+
+from .adam import UnitaryAdam
+from .capture import capture_factors, captured_factors, unitary_linear
+from .marking import is_marked, mark_unitary
+from .parametrisation import low_rank_unitary
+from .sgd import UnitarySGD
+
+__all__ = [
+    "UnitaryAdam",
+    "UnitarySGD",
+    "capture_factors",
+    "captured_factors",
+    "is_marked",
+    "low_rank_unitary",
+    "mark_unitary",
+    "unitary_linear",
+]

@@ -1,0 +1,121 @@
+"""Adam and RMSprop with unitary parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from .. import _validate
+from ..factors import BodyFactors
+from ..momentum import MomentumState, momentum_step
+from ..tangent import tangent_sketch
+from .unitary_optimiser import Gradient, State, UnitaryOptimizer
+
+
+class UnitaryAdam(UnitaryOptimizer):
+    """Adam, with unitary parameters moved by low-rank steps.
+
+    Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
+    along directions of :func:`lowrank_unitary.momentum_step` and stay unitary. All others are moved by
+    ``torch.optim.Adam``, bit for bit.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters, named parameters, or dicts that define groups.
+    lr : float or torch.Tensor
+        Learning rate. The tangent that a unitary matrix moves along has entries of root mean square 1.
+    betas : (float, float)
+        Decay of the averages of the gradient and of its squares. ``(0.0, 0.99)`` is RMSprop with torch's
+        decay, but for the bias correction of the first steps.
+    eps : float
+        For ordinary parameters. Nothing is added for unitary ones: a zero gradient gives a zero direction.
+    rank : int
+        k, the number of columns that a step of a unitary parameter has, and its momentum.
+    scaling : {"scalar", "rows"}
+        What the direction of a unitary parameter is divided by: one root mean square for the whole matrix, or
+        √(r_i r_j) of its rows for entry (i, j).
+    weight_decay, maximize, update, heal, seed, unitary
+        As in :class:`UnitarySGD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options outside the stated ranges, and unitary parameters that are not square.
+
+    Notes
+    -----
+    As for :class:`UnitarySGD`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary as lu
+    >>> import lowrank_unitary.torch as lut
+    >>> layer = torch.nn.Linear(8, 8)
+    >>> lut.capture_factors(layer).weight.data = torch.eye(8)
+    >>> optimiser = lut.UnitaryAdam(layer.parameters(), lr=0.01, rank=2)
+    >>> layer(torch.ones(3, 8)).square().sum().backward()
+    >>> optimiser.step()
+    >>> bool(lu.is_unitary(layer.weight.detach()))
+    True
+    """
+
+    ordinary = torch.optim.Adam
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        rank: int = 1,
+        scaling: str = "scalar",
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        update: str = "transport",
+        heal: int = 1,
+        seed: int = 0,
+        unitary: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "rank": rank,
+                "scaling": scaling,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "update": update,
+                "heal": heal,
+                "seed": seed,
+                "unitary": unitary,
+            },
+        )
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise for options that a group cannot have."""
+        super().check(group)
+        _validate.choice("scaling", group["scaling"], ("scalar", "rows"))
+        options = ("lr", "betas", "eps", "weight_decay")
+        torch.optim.Adam([torch.zeros(1)], **{key: group[key] for key in options})
+
+    def direction(
+        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
+    ) -> tuple[Gradient, State]:
+        """The average of the gradients over a root mean square of them."""
+        if not isinstance(gradient, BodyFactors):
+            gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
+        averages = MomentumState.start(unitary, group["rank"], scaling=group["scaling"])
+        if "left" in state:
+            momentum = BodyFactors(state["left"], state["right"])
+            averages = MomentumState(momentum, state["second"], averages.steps + state["steps"])
+        decay, second_decay = group["betas"]
+        along, averages = momentum_step(gradient, averages, decay=decay, second_decay=second_decay)
+        kept = {"left": averages.momentum.left, "right": averages.momentum.right, "second": averages.second}
+        return along, kept

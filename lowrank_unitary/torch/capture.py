@@ -1,0 +1,217 @@
+"""Layers that hand over their gradient in thin factors, and never form it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..factors import BodyFactors
+from .marking import is_marked, mark_unitary
+
+_FACTORS = "_lowrank_unitary_factors"
+# Columns that are kept apart, in multiples of n: 16n² numbers at most. A sketch of m columns takes 16mn
+# operations for each of its samples, and their sum 2mn²: with few samples it pays to keep them apart.
+_MOST = 8
+
+
+class Captured:
+    """The body factors of a gradient: rows of both, and the sum of what has become too many of them."""
+
+    def __init__(self) -> None:
+        self.pulled: list[torch.Tensor] = []
+        self.inputs: list[torch.Tensor] = []
+        self.columns = 0
+        self.total: torch.Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[Captured], tuple[()]]:
+        """Empty: nothing of it is saved with a module, as nothing of a gradient is."""
+        return Captured, ()
+
+    def add(self, pulled: torch.Tensor, inputs: torch.Tensor) -> None:
+        """One more block of rows, (m, n) each."""
+        self.pulled.append(pulled)
+        self.inputs.append(inputs)
+        self.columns += len(pulled)
+        if self.columns > _MOST * pulled.shape[-1]:
+            self.add_up()
+
+    def add_up(self) -> None:
+        """Sum up what has been gathered, n×n."""
+        if self.columns:
+            part = torch.cat(self.pulled).mT @ torch.cat(self.inputs).conj()
+            self.total = part if self.total is None else self.total + part
+        self.pulled, self.inputs, self.columns = [], [], 0
+
+    def factors(self) -> BodyFactors:
+        """All of it, in as few columns as it is kept in."""
+        if self.total is not None:
+            self.add_up()
+            return BodyFactors(self.total, torch.eye(len(self.total)).to(self.total))
+        return BodyFactors(torch.cat(self.pulled).mT, torch.cat(self.inputs).mT)
+
+
+class _UnitaryLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.parameter = weight
+        return x @ weight.mT
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        x, weight = ctx.saved_tensors
+        # Under autocast they may be narrower than the weight.
+        pulled = grad.to(weight.dtype) @ weight.conj()
+        if ctx.needs_input_grad[1]:
+            n = weight.shape[-1]
+            of_parameter(ctx.parameter).add(pulled.reshape(-1, n), x.to(weight.dtype).reshape(-1, n))
+        return pulled.to(x.dtype), None
+
+
+def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
+    """The product y = x Uᵀ, whose backward pass gathers the body factors of the gradient with respect to U.
+
+    The gradient with respect to y, pulled back by Uᴴ, is the one with respect to x. Together with x it makes
+    the body factors of the gradient with respect to U, a sum of outer products that is never formed.
+    ``weight.grad`` stays None; the optimisers of this package take the factors, and others see nothing.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (…, n)
+        One sample a row, with any number of leading axes.
+    weight : torch.nn.Parameter, shape (n, n)
+        U. It is marked as unitary.
+
+    Returns
+    -------
+    torch.Tensor, shape (…, n)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a weight that is not one square matrix.
+
+    Notes
+    -----
+    Factors add up over the uses of a weight, over time steps and over backward passes, until an optimiser
+    steps or its ``zero_grad`` is called; more than 8n columns are summed up to an n×n matrix, without loss.
+    Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
+    is computed even if x requires none.
+
+    No second derivatives, no ``torch.func`` transforms; under ``torch.compile`` the graph breaks here and the
+    call runs as it is. What works on ``.grad`` does not see the factors: gradient clipping, GradScaler,
+    hooks, averaging over processes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> U = torch.nn.Parameter(torch.eye(5))
+    >>> h = torch.ones(3, 5)
+    >>> for _ in range(4):
+    ...     h = torch.tanh(lut.unitary_linear(h, U))
+    >>> h.sum().backward()
+    >>> U.grad is None, lut.captured_factors(U).left.shape
+    (True, torch.Size([5, 12]))
+    """
+    if not is_marked(weight):
+        mark_unitary(weight)
+    if weight.ndim != 2:
+        raise ValueError(f"weight must be one matrix, of shape (n, n), got {tuple(weight.shape)}.")
+    return _recorded(x, weight)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _recorded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = _UnitaryLinear.apply(x, weight)  # type: ignore[no-untyped-call]
+    return y
+
+
+class CapturingLinear(torch.nn.Linear):
+    """A linear layer with a square weight whose gradient is gathered in factors."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``input`` Uᵀ + bias."""
+        y = unitary_linear(input, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
+def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
+    """Let a linear layer gather the gradient of its weight in factors, as :func:`unitary_linear` does.
+
+    Parameters
+    ----------
+    module : torch.nn.Linear
+        With a square weight, with or without a bias. It is changed in place: it becomes an instance of a
+        subclass, so that copies of it and pickles capture as well. Its weight is marked as unitary.
+
+    Returns
+    -------
+    torch.nn.Linear
+        The argument itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For any other module: in one of your own call :func:`unitary_linear`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> layer = lut.capture_factors(torch.nn.Linear(6, 6))
+    >>> layer(torch.ones(2, 6)).sum().backward()
+    >>> layer.weight.grad is None, layer.bias.grad is None
+    (True, False)
+    """
+    if type(module) not in (torch.nn.Linear, CapturingLinear):
+        raise TypeError(
+            f"module must be a torch.nn.Linear as it is, got {type(module).__name__}: call unitary_linear "
+            f"in the forward pass of other modules."
+        )
+    mark_unitary(module.weight)
+    module.__class__ = CapturingLinear
+    return module
+
+
+def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
+    """What backward passes have gathered for a parameter since it was last moved or cleared.
+
+    Parameters
+    ----------
+    parameter : torch.Tensor, shape (n, n)
+
+    Returns
+    -------
+    BodyFactors or None
+        left and right (n, m) with left @ rightᴴ = UᴴG.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> lut.captured_factors(torch.nn.Parameter(torch.eye(3))) is None
+    True
+    """
+    gathered = getattr(parameter, _FACTORS, None)
+    if gathered is None or (gathered.total is None and not gathered.columns):
+        return None
+    factors: BodyFactors = gathered.factors()
+    return factors
+
+
+def of_parameter(parameter: torch.Tensor) -> Captured:
+    """What a parameter's factors are gathered in."""
+    gathered = getattr(parameter, _FACTORS, None)
+    if gathered is None:
+        gathered = Captured()
+        setattr(parameter, _FACTORS, gathered)
+    return gathered
+
+
+def clear(parameter: torch.Tensor) -> None:
+    """Forget what has been gathered."""
+    if hasattr(parameter, _FACTORS):
+        delattr(parameter, _FACTORS)

@@ -1,0 +1,79 @@
+"""Which parameters are moved as unitary matrices."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+
+from .. import _validate
+
+_MARK = "_lowrank_unitary_mark"
+AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
+
+
+def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
+    """Mark a parameter, so that the optimisers of this package move it as a unitary matrix.
+
+    Parameters
+    ----------
+    parameter : torch.nn.Parameter, shape (…, n, n)
+        Unitary (complex) or orthogonal (real), or a stack of such matrices. Its values are not looked at.
+
+    Returns
+    -------
+    torch.nn.Parameter
+        The argument itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no tensor, not square, or of a dtype that cannot be moved.
+
+    Notes
+    -----
+    The mark is an attribute of the tensor object. It stays where the object stays: through ``module.to(…)``,
+    ``load_state_dict``, moves by the optimisers, and when a whole module is pickled. It is lost where torch
+    makes a new object: ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``. A parameter group with
+    ``unitary=True`` depends on no mark.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> layer = torch.nn.Linear(4, 4, bias=False)
+    >>> lut.mark_unitary(torch.nn.init.orthogonal_(layer.weight)) is layer.weight
+    True
+    """
+    check_square("parameter", parameter)
+    setattr(parameter, _MARK, True)
+    return parameter
+
+
+def is_marked(parameter: torch.Tensor, /) -> bool:
+    """Whether :func:`mark_unitary` has marked a parameter.
+
+    Parameters
+    ----------
+    parameter : torch.Tensor
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> lut.is_marked(torch.nn.Parameter(torch.eye(3)))
+    False
+    """
+    return getattr(parameter, _MARK, False)
+
+
+def check_square(name: str, parameter: torch.Tensor) -> None:
+    """Raise unless a tensor has the shape and the dtype of a (stacked) unitary matrix."""
+    if not isinstance(parameter, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
+    _validate.namespace_of(**{name: parameter})
+    _validate.square(name, parameter)

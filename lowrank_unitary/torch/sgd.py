@@ -1,0 +1,140 @@
+"""Stochastic gradient descent with unitary parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..factors import BodyFactors
+from ..tangent import compress_tangent, tangent_sketch
+from .unitary_optimiser import Gradient, State, UnitaryOptimizer
+
+
+class UnitarySGD(UnitaryOptimizer):
+    """Stochastic gradient descent, with unitary parameters moved by low-rank steps.
+
+    Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
+    by :func:`lowrank_unitary.unitary_step` and stay unitary. All others are moved by ``torch.optim.SGD``, bit
+    for bit.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters, named parameters, or dicts that define groups.
+    lr : float or torch.Tensor
+        Learning rate. For a unitary matrix the step size along the tangent part of the gradient.
+    rank : int
+        k, the number of columns that a step of a unitary parameter has.
+    momentum : float
+        β: the buffer is β times the last one, plus the gradient. Of a unitary parameter it is a tangent in
+        the body frame, kept to the best k columns.
+    nesterov : bool
+        Look ahead, as in ``torch.optim.SGD``.
+    weight_decay : float
+        For ordinary parameters. It would not change a unitary matrix.
+    maximize : bool
+        Ascend.
+    update : {"transport", "polar"}
+        How unitary parameters move: along the geodesic, or straight and projected back.
+    heal : int
+        Random probes in each step that contract the unitarity defect (:func:`lowrank_unitary.heal_unitary`).
+    seed : int
+        Of the test matrices of the sketches. They are functions of it, of the position of the parameter and
+        of the number of steps taken; there is no other random state.
+    unitary : bool
+        Whether all parameters are unitary that are in no group that says otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options outside the stated ranges, and unitary parameters that are not square.
+
+    Notes
+    -----
+    O(kn²) for a unitary parameter of size n. Gradients that layers have captured in factors
+    (:func:`unitary_linear`) are taken as they are and cleared; ``.grad`` stays until ``zero_grad``. In place,
+    also under autograd: a graph recorded before a step is refused in a later backward pass. Parameters
+    of one shape, dtype and device with up to 2¹⁶ entries are moved as a stack in one call. A NaN in the
+    gradient gives NaN in the parameter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary as lu
+    >>> import lowrank_unitary.torch as lut
+    >>> U = torch.nn.Parameter(torch.eye(8, dtype=torch.float64))
+    >>> target = lu.cayley_unitary(8, rng=0, xp=torch, dtype=torch.float64)
+    >>> optimiser = lut.UnitarySGD([U], lr=0.1, rank=2, momentum=0.5, unitary=True)
+    >>> for _ in range(100):
+    ...     optimiser.zero_grad()
+    ...     loss = torch.sum((U - target) ** 2)
+    ...     loss.backward()
+    ...     optimiser.step()
+    >>> bool(loss < 1e-3), bool(lu.is_unitary(U.detach()))
+    (True, True)
+    """
+
+    ordinary = torch.optim.SGD
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | torch.Tensor = 1e-3,
+        *,
+        rank: int = 1,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        update: str = "transport",
+        heal: int = 1,
+        seed: int = 0,
+        unitary: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "rank": rank,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "update": update,
+                "heal": heal,
+                "seed": seed,
+                "unitary": unitary,
+            },
+        )
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise for options that a group cannot have."""
+        super().check(group)
+        options = ("lr", "momentum", "nesterov", "weight_decay")
+        torch.optim.SGD([torch.zeros(1)], **{key: group[key] for key in options})
+
+    def direction(
+        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
+    ) -> tuple[Gradient, State]:
+        """β times the last buffer plus the gradient, kept to k columns; with a look ahead for Nesterov."""
+        if not group["momentum"]:
+            return gradient, {}
+        if not isinstance(gradient, BodyFactors):
+            gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
+        buffer = gradient
+        if "left" in state:
+            last = BodyFactors(state["left"], state["right"])
+            both = _sum(group["momentum"], last, gradient)
+            buffer = compress_tangent(both, group["rank"], method="exact")
+        ahead = _sum(group["momentum"], buffer, gradient) if group["nesterov"] else buffer
+        # k of its columns are moved along, exactly: unitary_step compresses what is wider.
+        return ahead, {"left": buffer.left, "right": buffer.right}
+
+
+def _sum(scale: float, last: BodyFactors, more: BodyFactors) -> BodyFactors:
+    """Factors of scale · last + more."""
+    return BodyFactors(
+        torch.cat([scale * last.left, more.left], dim=-1), torch.cat([last.right, more.right], dim=-1)
+    )

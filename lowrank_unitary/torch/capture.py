@@ -66,7 +66,8 @@ class _UnitaryLinear(torch.autograd.Function):
         pulled = grad.to(weight.dtype) @ weight.conj()
         if ctx.needs_input_grad[1]:
             n = weight.shape[-1]
-            of_parameter(ctx.parameter).add(pulled.reshape(-1, n), x.to(weight.dtype).reshape(-1, n))
+            inputs = x.detach().to(weight.dtype)
+            of_parameter(ctx.parameter).add(pulled.reshape(-1, n), inputs.reshape(-1, n))
         return pulled.to(x.dtype), None
 
 
@@ -97,6 +98,8 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     -----
     Factors add up over the uses of a weight, over time steps and over backward passes, until an optimiser
     steps or its ``zero_grad`` is called; more than 8n columns are summed up to an n×n matrix, without loss.
+    ``torch.autograd.grad`` gathers them as ``.backward()`` does, whatever it is asked for.
+
     Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
     is computed even if x requires none.
 

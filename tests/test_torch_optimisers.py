@@ -1,0 +1,367 @@
+"""Optimisers: ordinary parameters as torch moves them, unitary ones as the dense definitions say."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+
+import lowrank_unitary as lu
+import lowrank_unitary.torch as lut
+from lowrank_unitary._array import array_namespace, tolerance
+from lowrank_unitary.testing import assert_unitary
+
+XP = array_namespace(torch.zeros(1))
+FIELDS = (torch.float64, torch.complex128)
+OPTIMISERS = {
+    "SGD": lut.UnitarySGD,
+    "momentum": lambda params, **options: lut.UnitarySGD(params, momentum=0.9, **options),
+    "Nesterov": lambda params, **options: lut.UnitarySGD(params, momentum=0.9, nesterov=True, **options),
+    "polar": lambda params, **options: lut.UnitarySGD(params, update="polar", **options),
+    "Adam": lut.UnitaryAdam,
+    "Adam by rows": lambda params, **options: lut.UnitaryAdam(params, scaling="rows", **options),
+    "RMSprop": lambda params, **options: lut.UnitaryAdam(params, betas=(0.0, 0.99), **options),
+}
+
+
+@pytest.fixture(params=OPTIMISERS)
+def optimiser(request):
+    return OPTIMISERS[request.param]
+
+
+@pytest.fixture(params=FIELDS, ids=str)
+def dtype(request):
+    return request.param
+
+
+def start(n, dtype=torch.float64, seed=0):
+    return torch.nn.Parameter(lu.random_unitary(n, rng=seed, xp=torch, dtype=dtype))
+
+
+def descend(optimiser, parameters, steps, first=0, dtype=torch.float64):
+    """Towards fixed targets, one for each parameter, with noise that differs from step to step."""
+    for step in range(first, first + steps):
+        optimiser.zero_grad()
+        generator = torch.Generator().manual_seed(step)
+        loss = 0.0
+        for parameter in parameters:
+            noise = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
+            loss = loss + torch.sum(torch.abs(parameter - noise) ** 2)
+        loss.backward()
+        optimiser.step()
+
+
+class Mixed(torch.nn.Module):
+    """A unitary weight between ordinary ones."""
+
+    def __init__(self, n=6, dtype=torch.float64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.before = torch.nn.Linear(3, n, dtype=dtype)
+        self.unitary = lut.mark_unitary(start(n, dtype))
+        self.after = torch.nn.Linear(n, 2, dtype=dtype)
+
+    def forward(self, x):
+        return self.after(torch.tanh(self.before(x)) @ self.unitary.mT)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (lut.UnitarySGD, torch.optim.SGD, {}),
+        (lut.UnitarySGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+        (lut.UnitarySGD, torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "maximize": True}),
+        (lut.UnitaryAdam, torch.optim.Adam, {}),
+        (lut.UnitaryAdam, torch.optim.Adam, {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+    ],
+)
+def test_ordinary_parameters_move_as_in_torch_to_the_last_bit(ours, theirs, options):
+    ordinary = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
+    expected = copy.deepcopy(ordinary)
+    mixed = [ordinary[0], lut.mark_unitary(start(4)), ordinary[1]]
+    one, other = ours(mixed, lr=0.1, **options), theirs(expected, lr=0.1, **options)
+    for step in range(5):
+        for parameter, twin in zip(ordinary, expected, strict=True):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+            twin.grad = parameter.grad.clone()
+        mixed[1].grad = torch.ones(4, 4, dtype=torch.float64)
+        one.step()
+        other.step()
+    for parameter, twin in zip(ordinary, expected, strict=True):
+        assert torch.equal(parameter, twin)
+
+
+def test_unitary_parameters_stay_unitary_and_reach_the_minimum(optimiser, dtype):
+    n = 8
+    target = lu.cayley_unitary(n, rng=1, xp=torch, dtype=torch.float64).to(dtype)
+    U = torch.nn.Parameter(torch.eye(n, dtype=dtype))
+    descent = optimiser([U], lr=0.1, rank=2, unitary=True)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(descent, 0.96)
+    before = torch.linalg.norm(U.detach() - target)
+    for _ in range(100):
+        descent.zero_grad()
+        torch.sum(torch.abs(U - target) ** 2).backward()
+        descent.step()
+        schedule.step()
+    assert_unitary(U.detach())
+    assert torch.linalg.norm(U.detach() - target) < 0.05 * before
+
+
+def test_a_step_is_that_of_the_plain_function(dtype):
+    U = start(10, dtype)
+    descent = lut.UnitarySGD([U], lr=0.3, rank=2, unitary=True, seed=7)
+    U.grad = torch.ones_like(U) + torch.eye(10)
+    expected = lu.unitary_step(U.detach(), U.grad, 0.3, rank=2, rng=[7, 0, 0])
+    descent.step()
+    assert torch.equal(U, expected)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_of_full_rank_is_that_of_torch_in_the_tangent_space(dtype, nesterov):
+    n, lr, beta = 6, 0.02, 0.8
+    U = start(n, dtype)
+    dense, buffer = U.detach().clone(), 0.0
+    descent = lut.UnitarySGD([U], lr=lr, rank=n, momentum=beta, nesterov=nesterov, unitary=True, heal=0)
+    for step in range(5):
+        G = torch.randn(n, n, dtype=dtype, generator=torch.Generator().manual_seed(step))
+        U.grad = G
+        descent.step()
+        A = 0.5 * (dense.mH @ G - G.mH @ dense)
+        buffer = beta * buffer + A
+        dense = dense @ torch.linalg.matrix_exp(-lr * (A + beta * buffer if nesterov else buffer))
+    # Five steps of norm below 1, each as exact as one.
+    assert torch.linalg.norm(U.detach() - dense) < 5 * tolerance(XP, dtype, n, n)
+
+
+def test_adam_moves_along_the_direction_of_the_momentum_step(dtype):
+    n, k, lr = 8, 2, 0.01
+    U = start(n, dtype)
+    plain = U.detach().clone()
+    state = lu.MomentumState.start(plain, k, scaling="rows")
+    descent = lut.UnitaryAdam([U], lr=lr, rank=k, scaling="rows", unitary=True, heal=0)
+    for step in range(4):
+        G = torch.randn(n, n, dtype=dtype, generator=torch.Generator().manual_seed(step))
+        U.grad = G
+        descent.step()
+        body = lu.tangent_sketch(plain, G, k, rng=[0, 0, step])
+        along, state = lu.momentum_step(body, state)
+        plain = lu.rotate(plain, lu.transport_rotation(lu.BodyFactors(-lr * along.left, along.right)))
+    assert torch.linalg.norm(U.detach() - plain) < 4 * tolerance(XP, dtype, n, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.bfloat16])
+def test_training_continues_from_a_saved_state_to_the_last_bit(optimiser, dtype):
+    def fresh():
+        parameters = [start(6, torch.float32).data.to(dtype), torch.ones(3, 2).to(dtype)]
+        parameters = [torch.nn.Parameter(x) for x in parameters]
+        lut.mark_unitary(parameters[0])
+        return parameters, optimiser(parameters, lr=0.05, rank=2, seed=3)
+
+    parameters, descent = fresh()
+    descend(descent, parameters, 3)
+    buffer = io.BytesIO()
+    torch.save({"parameters": parameters, "optimiser": descent.state_dict()}, buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    descend(descent, parameters, 3, first=3)
+
+    others, continued = fresh()
+    for parameter, value in zip(others, saved["parameters"], strict=True):
+        parameter.data = value.data
+    continued.load_state_dict(saved["optimiser"])
+    descend(continued, others, 3, first=3)
+    for parameter, other in zip(parameters, others, strict=True):
+        assert torch.equal(parameter, other)
+    for key, value in descent.state[parameters[0]].items():
+        again = continued.state[others[0]][key]
+        assert again == value if isinstance(value, int) else torch.equal(again, value)
+
+
+def test_parameters_of_a_kind_move_as_each_alone(optimiser, dtype):
+    n = 5
+    together = [start(n, dtype, seed) for seed in range(3)]
+    alone = copy.deepcopy(together)
+    descend(optimiser(together, lr=0.01, rank=n, unitary=True), together, 3)
+    for index, parameter in enumerate(alone):
+        descent = optimiser([parameter], lr=0.01, rank=n, unitary=True)
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            noise = [torch.randn(n, n, dtype=dtype, generator=generator) for _ in together][index]
+            parameter.grad = 2 * (parameter.detach() - noise)
+            descent.step()
+    # Sketches of full rank see everything, whatever is drawn; Adam divides by sizes of about 1.
+    bound = 3 * tolerance(XP, dtype, n, n)
+    for one, other in zip(together, alone, strict=True):
+        assert torch.linalg.norm(one.detach() - other.detach()) < bound
+
+
+def test_a_stack_in_one_parameter_moves(optimiser):
+    U = torch.nn.Parameter(lu.random_unitary(4, batch=(2, 3), rng=0, xp=torch, dtype=torch.float64))
+    before = U.detach().clone()
+    descend(optimiser([U], lr=0.1, unitary=True), [U], 2)
+    assert_unitary(U.detach())
+    assert torch.all(torch.linalg.matrix_norm(U.detach() - before) > 0.01)
+
+
+def test_a_parameter_is_moved_where_it_lies(optimiser):
+    parameters = [start(4), start(4), start(5)]
+    places = [parameter.data_ptr() for parameter in parameters]
+    descend(optimiser(parameters, lr=0.1, unitary=True), parameters, 2)
+    assert [parameter.data_ptr() for parameter in parameters] == places
+
+
+@pytest.mark.parametrize("n", [4, 300])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_graph_from_before_the_step_is_refused(n, count):
+    # n = 300 is beyond what is stacked; both ways have to tell autograd.
+    parameters = [torch.nn.Parameter(torch.eye(n)) for _ in range(count)]
+    descent = lut.UnitarySGD(parameters, lr=0.1, unitary=True)
+    loss = torch.sum(parameters[0] ** 3)
+    for parameter in parameters:
+        parameter.grad = torch.ones(n, n)
+    descent.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_maximize_ascends_by_as_much(optimiser):
+    one, other = start(5), start(5)
+    up = optimiser([one], lr=0.1, unitary=True, maximize=True)
+    down = optimiser([other], lr=0.1, unitary=True)
+    for step in range(3):
+        one.grad = torch.randn(5, 5, dtype=one.dtype, generator=torch.Generator().manual_seed(step))
+        other.grad = -one.grad
+        up.step()
+        down.step()
+    assert torch.linalg.norm(one.detach() - other.detach()) < 3 * tolerance(XP, one.dtype, 5)
+
+
+@pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)])
+def test_schedulers_set_the_step_size(rate):
+    U, V = start(5), start(5)
+    scheduled = lut.UnitarySGD([U], lr=rate, unitary=True)
+    schedule = torch.optim.lr_scheduler.StepLR(scheduled, step_size=1, gamma=0.5)
+    for step in range(3):
+        U.grad = torch.ones_like(U).cumsum(0)
+        lu.unitary_step(V.data, U.grad, 0.1 * 0.5**step, rank=1, rng=[0, 0, step], overwrite_unitary=True)
+        scheduled.step()
+        schedule.step()
+    # A rate that is a tensor is one in single precision.
+    bound = tolerance(XP, torch.float32 if torch.is_tensor(rate) else U.dtype, 5)
+    assert torch.linalg.norm(U.detach() - V.detach()) < bound
+
+
+def test_schedulers_may_cycle_momentum(optimiser):
+    U = start(5)
+    descent = optimiser([U], lr=0.01, unitary=True)
+    if descent.defaults.get("momentum") != 0:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(descent, 0.1, total_steps=10)
+        for step in range(5):
+            descend(descent, [U], 1, first=step)
+            schedule.step()
+        assert_unitary(U.detach())
+
+
+def test_closure_is_evaluated_with_gradients_and_returned(optimiser):
+    U = start(4)
+    descent = optimiser([U], lr=0.1, unitary=True)
+
+    def closure():
+        descent.zero_grad()
+        loss = torch.sum(U**3)
+        loss.backward()
+        return loss
+
+    assert descent.step(closure) == torch.sum(start(4) ** 3)
+
+
+def test_no_gradient_no_step(optimiser):
+    U, V = start(4), start(4)
+    descent = optimiser([U, V], lr=0.1, unitary=True)
+    U.grad = torch.ones_like(U)
+    descent.step()
+    assert torch.equal(V, start(4))
+    assert not torch.equal(U, start(4))
+
+
+def test_nan_in_the_gradient_is_nan_in_the_parameter_and_in_no_other(optimiser):
+    parameters = [start(4), start(4)]
+    descent = optimiser(parameters, lr=0.1, unitary=True)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter).cumsum(0)
+    parameters[0].grad[1, 2] = np.nan
+    descent.step()
+    assert torch.all(torch.isnan(parameters[0]))
+    assert_unitary(parameters[1].detach())
+
+
+def test_sparse_gradients_are_refused(optimiser):
+    U = start(4)
+    U.grad = torch.eye(4, dtype=U.dtype).to_sparse()
+    with pytest.raises(RuntimeError, match="dense"):
+        optimiser([U], lr=0.1, unitary=True).step()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"lr": -1.0}, "learning rate"),
+        ({"rank": 5}, "rank"),
+        ({"rank": 0}, "rank"),
+        ({"heal": -1}, "heal"),
+        ({"update": "cayley"}, "update"),
+    ],
+)
+@pytest.mark.parametrize("kind", [lut.UnitarySGD, lut.UnitaryAdam])
+def test_options_out_of_range_are_refused(kind, options, word):
+    with pytest.raises(ValueError, match=word):
+        kind([start(4)], unitary=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "word"),
+    [
+        (lut.UnitarySGD, {"momentum": -0.1}, "momentum"),
+        (lut.UnitarySGD, {"nesterov": True}, "momentum"),
+        (lut.UnitarySGD, {"weight_decay": -1.0}, "weight_decay"),
+        (lut.UnitaryAdam, {"betas": (1.0, 0.9)}, "beta"),
+        (lut.UnitaryAdam, {"scaling": "none"}, "scaling"),
+    ],
+)
+def test_options_of_one_kind_out_of_range_are_refused(kind, options, word):
+    with pytest.raises(ValueError, match=word):
+        kind([start(4)], **options)
+
+
+def test_a_group_that_is_refused_is_not_kept():
+    descent = lut.UnitarySGD([start(4)], unitary=True)
+    with pytest.raises(ValueError, match="square"):
+        descent.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 3))]})
+    assert len(descent.param_groups) == 1
+    descent.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 3))], "unitary": False})
+    assert len(descent.param_groups) == 2
+
+
+def test_group_option_moves_what_carries_no_mark(optimiser):
+    model = copy.deepcopy(Mixed())  # without the mark
+    groups = [
+        {"params": [model.unitary], "unitary": True, "rank": 2},
+        {"params": [*model.before.parameters(), *model.after.parameters()]},
+    ]
+    descent = optimiser(groups, lr=0.1)
+    for _ in range(3):
+        descent.zero_grad()
+        model(torch.ones(4, 3, dtype=torch.float64)).square().sum().backward()
+        descent.step()
+    assert_unitary(model.unitary.detach())
+    assert not torch.equal(model.unitary, Mixed().unitary)
+    assert not torch.equal(model.before.weight, Mixed().before.weight)
+
+
+def test_weight_decay_leaves_unitary_parameters_alone():
+    one, other = start(4), start(4)
+    for U, decay in ((one, 0.0), (other, 0.5)):
+        U.grad = torch.ones_like(U).cumsum(0)
+        lut.UnitarySGD([U], lr=0.1, weight_decay=decay, unitary=True).step()
+    assert torch.equal(one, other)

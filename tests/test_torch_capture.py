@@ -48,7 +48,7 @@ def body_gradient(U):
 
 
 def close(one, other, U, scale=1.0):
-    """Sums over samples and time steps, as many as n: the bound of a step whose norm is that of the result."""
+    """Sums over as many samples and time steps as n: the bound of a step whose norm is that of the result."""
     scale = max(scale, float(torch.linalg.norm(other.detach())))
     return torch.linalg.norm(one - other) < tolerance(XP, U.dtype, U.shape[-1], scale=scale)
 

@@ -129,7 +129,7 @@ def test_removing_it_leaves_the_weight(dtype):
 
 
 def test_an_assigned_weight_is_kept(update, dtype):
-    layer, weight = rotated(update, dtype=dtype)
+    layer, _ = rotated(update, dtype=dtype)
     other = lu.random_unitary(6, rng=9, xp=torch, dtype=dtype)
     layer.weight = other
     assert torch.linalg.norm(layer.weight.detach() - other) < bound(other)

@@ -123,10 +123,20 @@ def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[s
     left, right = astype(xp, left, dtype), astype(xp, right, dtype)
     return Operator(
         name, xp, left, batch, int(left.shape[-2]), int(right.shape[-2]),
-        lambda block: left @ (adjoint(xp, right) @ block),
-        lambda block: right @ (adjoint(xp, left) @ block),
+        lambda block: _through(xp, left, right, block),
+        lambda block: _through(xp, right, left, block),
         factors=type(factors)(left, right),
     )  # fmt: skip
+
+
+def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:
+    """The product left @ (rightᴴ @ block), with the few columns as rows.
+
+    Factors of many columns are often transposed views. For these times a thin block MKL takes up to 25 times
+    as long as for the transposed product. Only thin blocks are conjugated.
+    """
+    inner = adjoint(xp, adjoint(xp, block) @ right)
+    return (inner.mT @ left.mT).mT
 
 
 def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:

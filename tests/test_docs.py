@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lowrank_unitary as lu
+import lowrank_unitary.torch as lut
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -87,7 +88,13 @@ def test_every_public_name_with_something_to_do_has_an_example(name):
     assert any(test.examples for test in found)
 
 
-@pytest.mark.parametrize("name", lu.__all__)
+@pytest.mark.parametrize("name", lut.__all__)
+def test_every_public_name_of_the_torch_adapter_has_an_example(name):
+    found = doctest.DocTestFinder().find(getattr(lut, name), name, module=False)
+    assert any(test.examples for test in found)
+
+
+@pytest.mark.parametrize("name", [*lu.__all__, *lut.__all__])
 def test_every_public_name_has_an_entry_in_the_api_pages(name):
     pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
     assert any(re.search(rf"^\.\. auto(function|class):: {name}$", page, re.MULTILINE) for page in pages)

@@ -1,0 +1,304 @@
+"""Optimisers for optax that move unitary matrices by low-rank steps; imported only on request.
+
+gradient of jax.grad ─conjugate→ direction of steepest ascent ─sketch→ body factors
+                     ─momentum, Adam→ body factors ─rotate U→ update U_new − U
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import _validate
+from ._array import RNG, Array
+from .factors import BodyFactors, LowRankFactors
+from .momentum import MomentumState, momentum_step
+from .step import UPDATES, unitary_step
+from .tangent import compress_tangent, tangent_sketch
+
+try:
+    import jax
+    import jax.numpy as jnp
+    import optax
+except ImportError as error:
+    raise ImportError(
+        f"lowrank_unitary.jax needs jax and optax, and {error.name or error} is missing: "
+        f"pip install jax optax."
+    ) from error
+
+__all__ = ["UnitaryState", "unitary_adam", "unitary_sgd"]
+
+# (U, gradient, carried state, step size, key) -> (gradient or body factors, carried state, step size)
+Direction = Callable[[Array, Any, Any, Array, RNG], tuple[Any, Any, Array]]
+
+
+class UnitaryState(NamedTuple):
+    """What an optimiser carries from step to step: arrays, to be saved like any others.
+
+    Attributes
+    ----------
+    count : array, shape ()
+        Number of steps taken, int32.
+    key : array, shape (2,)
+        The words of a JAX key of the kind threefry2x32, made of the seed; a step takes its own from it by the
+        count, and every leaf another one.
+    momentum : pytree like the parameters
+        A :class:`~lowrank_unitary.MomentumState` for every leaf, or None where there is no momentum.
+    """
+
+    count: Array
+    key: Array
+    momentum: Any
+
+
+def unitary_sgd(
+    learning_rate: Any,
+    *,
+    rank: int = 1,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    update: str = "transport",
+    heal: int = 1,
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent over unitary matrices, as ``optax.sgd`` is over all.
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        η, or a function of the number of steps taken. May be traced.
+    rank : int
+        k, the number of columns that a gradient and the momentum are kept to, from 1 to the smallest n.
+    momentum : float
+        β, from 0 to less than 1. The average tangent M ← βM + A is kept in the body frame, where it stays a
+        tangent as U moves.
+    nesterov : bool
+        Move along A + βM in place of M.
+    update : {"transport", "polar"}
+        How U moves: along the geodesic, or straight and projected back.
+    heal : int
+        Number p of random probes, which keep rounding from adding up: see
+        :func:`~lowrank_unitary.unitary_step`.
+    seed : int
+        Of all random numbers.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        Its update needs the parameters, ``update(gradients, state, params)``, and returns U_new − U.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options outside the stated ranges, for leaves that are not stacks of square matrices, and where
+        parameters are not given.
+
+    Notes
+    -----
+    Arrays among the gradients are what ``jax.grad`` returns, which for complex parameters is the conjugate of
+    the direction of steepest ascent; they are conjugated here, once. LowRankFactors and BodyFactors in the
+    place of an array stand for the direction of steepest ascent, as everywhere in the library, and are not
+    conjugated.
+
+    It must come last in ``optax.chain``: a multiple of U_new − U leads away from the unitary matrices. O(kn²)
+    for a step; with momentum healing reads U once more.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, optax
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.jax import unitary_sgd
+    >>> target = lu.cayley_unitary(16, rng=1, xp=jnp, dtype=jnp.float32)
+    >>> optimiser = unitary_sgd(0.3, rank=4, momentum=0.5)
+    >>> @jax.jit
+    ... def step(U, state):
+    ...     gradient = jax.grad(lambda U: 0.5 * jnp.sum((U - target) ** 2))(U)
+    ...     updates, state = optimiser.update(gradient, state, U)
+    ...     return optax.apply_updates(U, updates), state
+    >>> U = jnp.eye(16, dtype=jnp.float32)
+    >>> state = optimiser.init(U)
+    >>> for _ in range(60):
+    ...     U, state = step(U, state)
+    >>> bool(jnp.linalg.norm(U - target) < 1e-2), bool(lu.unitarity_defect(U) < 1e-5)
+    (True, True)
+    """
+    _fraction("momentum", momentum)
+    if nesterov and not momentum:
+        raise ValueError(f"momentum must be more than 0 for nesterov=True, got {momentum}: pass one.")
+
+    def direction(U: Array, G: Any, carried: Any, eta: Array, key: RNG) -> tuple[Any, Any, Array]:
+        if not momentum:
+            return G, carried, eta
+        body = _body_factors(U, G, rank, key)
+        mean, carried = momentum_step(body, carried, decay=momentum)
+        # The mean is (1 − β) Σ βˢ A, divided by 1 − βᵗ: here the sum is wanted.
+        total = (1.0 - momentum**carried.steps) / (1.0 - momentum)
+        if not nesterov:
+            return mean, carried, total * eta
+        ahead = jnp.concat([body.left, momentum * total * mean.left], axis=-1)
+        return BodyFactors(ahead, jnp.concat([body.right, mean.right], axis=-1)), carried, eta
+
+    return _optimiser(learning_rate, direction, rank, update, heal, seed, "none" if momentum else None)
+
+
+def unitary_adam(
+    learning_rate: Any,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    rank: int = 1,
+    scaling: str = "scalar",
+    nesterov: bool = False,
+    update: str = "transport",
+    heal: int = 1,
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """Adam over unitary matrices; with b1=0 it is RMSprop.
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        η, or a function of the number of steps taken. May be traced.
+    b1, b2 : float
+        The decays of the average tangent and of its mean squares, from 0 to less than 1.
+    rank : int
+        k, the number of columns that a gradient and the momentum are kept to, from 1 to the smallest n.
+    scaling : {"scalar", "rows"}
+        Mean squares of the whole tangent, or row by row: see :func:`~lowrank_unitary.momentum_step`.
+    nesterov : bool
+        Look ahead: see :func:`~lowrank_unitary.momentum_step`.
+    update, heal, seed
+        As for :func:`unitary_sgd`.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        As for :func:`unitary_sgd`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`unitary_sgd`.
+
+    Notes
+    -----
+    Gradients, chains and cost as for :func:`unitary_sgd`. With scaling="scalar" the direction has entries of
+    root mean square 1 or so, and turns U by angles of about η√n.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, optax
+    >>> import lowrank_unitary as lu
+    >>> from lowrank_unitary.jax import unitary_adam
+    >>> target = lu.random_unitary(16, rng=1, xp=jnp, dtype=jnp.complex64)
+    >>> optimiser = unitary_adam(optax.exponential_decay(0.2, 1, 0.98), rank=4)
+    >>> @jax.jit
+    ... def step(U, state):
+    ...     gradient = jax.grad(lambda U: jnp.sum(jnp.abs(U - target) ** 2))(U)
+    ...     updates, state = optimiser.update(gradient, state, U)
+    ...     return optax.apply_updates(U, updates), state
+    >>> U = jnp.eye(16, dtype=jnp.complex64)
+    >>> state = optimiser.init(U)
+    >>> for _ in range(200):
+    ...     U, state = step(U, state)
+    >>> bool(jnp.linalg.norm(U - target) < 0.1), bool(lu.unitarity_defect(U) < 1e-5)
+    (True, True)
+    """
+    _fraction("b1", b1)
+    _fraction("b2", b2)
+    _validate.choice("scaling", scaling, ("scalar", "rows"))
+
+    def direction(U: Array, G: Any, carried: Any, eta: Array, key: RNG) -> tuple[Any, Any, Array]:
+        body = _body_factors(U, G, rank, key)
+        scaled, carried = momentum_step(body, carried, decay=b1, second_decay=b2, nesterov=nesterov)
+        return scaled, carried, eta
+
+    return _optimiser(learning_rate, direction, rank, update, heal, seed, scaling)
+
+
+def _optimiser(
+    learning_rate: Any,
+    direction: Direction,
+    rank: int,
+    update: str,
+    heal: int,
+    seed: int,
+    scaling: str | None,
+) -> optax.GradientTransformation:
+    """The transformation that moves every leaf along its direction."""
+    for name, value in (("rank", rank), ("heal", heal)):
+        _known(name, value)
+        _validate.count(name, value)
+    _validate.choice("update", update, UPDATES)
+
+    def init(params: Any) -> UnitaryState:
+        leaves, tree = _leaves(params)
+        start = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
+        # One kind of key whatever the default is, and as plain words, which any checkpoint can hold.
+        words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(start))
+
+    def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
+        if params is None:
+            raise ValueError(
+                "params must be given, got None: a step depends on where the matrices are. "
+                "Call update(gradients, state, params)."
+            )
+        leaves, tree = _leaves(params)
+        # The gradient in the place of a leaf may be factors, two arrays.
+        given = zip(leaves, tree.flatten_up_to(gradients), tree.flatten_up_to(state.momentum), strict=True)
+        eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        # optax.inject_hyperparams makes numbers complex beside complex parameters.
+        eta = jnp.real(jnp.asarray(eta))
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.count)
+        updates, momentum = [], []
+        for index, ((name, U), G, carried) in enumerate(given):
+            draws = jax.random.fold_in(key, index)
+            try:
+                G = G if isinstance(G, LowRankFactors | BodyFactors) else jnp.conj(G)
+                along, carried, size = direction(U, G, carried, eta, draws)
+                moved = unitary_step(U, along, size, rank=rank, update=update, heal=heal, rng=draws)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"This happened at {name}.")
+                raise
+            updates.append(moved - U)
+            momentum.append(carried)
+        count = optax.safe_increment(state.count)
+        return tree.unflatten(updates), UnitaryState(count, state.key, tree.unflatten(momentum))
+
+    return optax.GradientTransformation(init, step)
+
+
+def _body_factors(U: Array, G: Any, rank: int, key: RNG) -> BodyFactors:
+    if isinstance(G, BodyFactors):
+        return compress_tangent(G, rank, rng=key)
+    return tangent_sketch(U, G, rank, rng=key)
+
+
+def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
+    """The matrices with their names, and the structure that they stand in."""
+    leaves, tree = jax.tree.flatten_with_path(params)
+    named = [(f"params{jax.tree_util.keystr(path)}", U) for path, U in leaves]
+    for name, U in named:
+        shape = jnp.shape(U)
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            raise ValueError(
+                f"{name} must have shape (…, n, n), got {shape}: leave other parameters to another "
+                f"optimiser, by optax.multi_transform."
+            )
+    return named, tree
+
+
+def _known(name: str, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} must be known before anything is traced, got a tracer: only learning_rate may be one. "
+            f"With optax.inject_hyperparams wrap a function of the learning rate alone, "
+            f"lambda learning_rate: unitary_sgd(learning_rate, {name}=…)."
+        )
+
+
+def _fraction(name: str, value: float) -> None:
+    _known(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")

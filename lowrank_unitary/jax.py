@@ -236,7 +236,8 @@ def _optimiser(
         start = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
         # One kind of key whatever the default is, and as plain words, which any checkpoint can hold.
         words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(start))
+        # Both factors of a start are one array of zeros, which could not be donated twice.
+        return UnitaryState(jnp.zeros((), jnp.int32), words, jax.tree.map(jnp.copy, tree.unflatten(start)))
 
     def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
         if params is None:
@@ -255,7 +256,8 @@ def _optimiser(
         for index, ((name, U), G, carried) in enumerate(given):
             draws = jax.random.fold_in(key, index)
             try:
-                G = G if isinstance(G, LowRankFactors | BodyFactors) else jnp.conj(G)
+                thin = isinstance(G, LowRankFactors | BodyFactors)
+                G = jax.tree.map(jnp.asarray if thin else jnp.conj, G)
                 along, carried, size = direction(U, G, carried, eta, draws)
                 moved = unitary_step(U, along, size, rank=rank, update=update, heal=heal, rng=draws)
             except (TypeError, ValueError) as error:
@@ -278,12 +280,11 @@ def _body_factors(U: Array, G: Any, rank: int, key: RNG) -> BodyFactors:
 def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
     """The matrices with their names, and the structure that they stand in."""
     leaves, tree = jax.tree.flatten_with_path(params)
-    named = [(f"params{jax.tree_util.keystr(path)}", U) for path, U in leaves]
+    named = [(f"params{jax.tree_util.keystr(path)}", jnp.asarray(U)) for path, U in leaves]
     for name, U in named:
-        shape = jnp.shape(U)
-        if len(shape) < 2 or shape[-1] != shape[-2]:
+        if U.ndim < 2 or U.shape[-1] != U.shape[-2]:
             raise ValueError(
-                f"{name} must have shape (…, n, n), got {shape}: leave other parameters to another "
+                f"{name} must have shape (…, n, n), got {U.shape}: leave other parameters to another "
                 f"optimiser, by optax.multi_transform."
             )
     return named, tree

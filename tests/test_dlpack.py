@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import ct, make_step, normal
+from cases import make_step, normal
 
 import lowrank_unitary as lu
 from lowrank_unitary.dlpack import via_dlpack
@@ -50,9 +50,10 @@ def standin(monkeypatch):
 
 
 STEP = make_step(0, 8, 2, "complex64")
+GRADIENT = normal(np.random.default_rng(1), (8, 8), "complex64")
 TEST_MATRIX = normal(np.random.default_rng(0), (8, 4), "complex64")
 ROUTINES = {
-    "unitary_step": (lu.unitary_step, (STEP.unitary, ct(STEP.unitary), 0.1), {"rank": 2, "rng": 1}),
+    "unitary_step": (lu.unitary_step, (STEP.unitary, GRADIENT, 0.1), {"rank": 2, "rng": 1}),
     "unitary_transport": (lu.unitary_transport, STEP.arrays, {"heal": 1, "rng": 1}),
     "transport_rotation": (lu.transport_rotation, (STEP.body,), {"curve": "cayley"}),
     "tangent_sketch": (lu.tangent_sketch, (STEP.unitary, lu.LowRankFactors(*STEP.arrays[1:]), 2), {}),

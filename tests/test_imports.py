@@ -13,7 +13,10 @@ import pytest
 import lowrank_unitary as lu
 
 PACKAGE = Path(lu.__file__).parent
-HEAVY = "torch jax cupy numba sklearn matplotlib rich array_api_strict scipy hypothesis pytest threadpoolctl"
+HEAVY = (
+    "torch jax optax tensorflow cupy numba sklearn matplotlib rich array_api_strict scipy hypothesis pytest "
+    "threadpoolctl"
+)
 
 # A module may import those of earlier layers, and of its own layer those named before it.
 LAYERS = (
@@ -26,7 +29,7 @@ LAYERS = (
     ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step"),
     ("__init__",),
-    ("torch",),
+    ("torch", "jax", "dlpack"),
     ("reference", "testing"),
     ("studies",),
     ("cli",),

@@ -139,7 +139,7 @@ def test_updates_add_up_to_unitary_matrices_for_ever_in_single_precision():
     for _ in range(4):
         U, state = train(U, state)
         defects.append(lu.unitarity_defect(np.asarray(U, np.float64)))
-    # The floor of healing with one probe a step is 0.3 eps n/√2; without, 0.3 eps √(n steps) is 25 times that.
+    # The floor with one probe a step is 0.3 eps n/√2; without any, 0.3 eps √(n steps) is 25 times as much.
     assert max(defects) < 2 * 0.3 * np.finfo(np.float32).eps * n / np.sqrt(2)
     assert defects[-1] < 1.25 * defects[0]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -183,6 +184,32 @@ def test_columns_out_of_range_take_the_generic_way(scale, threads, monkeypatch):
     moved = lu.unitary_transport(target, left, right, overwrite_unitary=True)
     assert calls == [False]
     assert error(moved, reference.transport(step.unitary, left, right)) <= step.tolerance()
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("k", [1, 4])
+def test_no_step_makes_a_temporary_of_the_size_of_the_matrix(active, k, dtype, monkeypatch):
+    if not active:
+        without_kernels(monkeypatch)
+    U, left, right = large_step(dtype, 1024)
+    left, right = np.repeat(left, k, axis=1), np.repeat(right, k, axis=1)
+    body = lu.BodyFactors(left, right)
+    steps = {
+        "transport": lambda: lu.unitary_transport(U, left, right, overwrite_unitary=True),
+        "healed": lambda: lu.unitary_transport(U, left, right, heal=1, rng=0, overwrite_unitary=True),
+        "polar": lambda: lu.polar_projection(U, left, right, overwrite_unitary=True),
+        "known": lambda: lu.rotate(U, lu.transport_rotation(body), overwrite_array=True),
+        "gradient": lambda: lu.unitary_step(U, body, 0.1, rank=1, rng=0, overwrite_unitary=True),
+        "column-major": lambda: lu.unitary_transport(U.T, left, right, overwrite_unitary=True),
+    }
+    for name, step in steps.items():
+        step()
+        tracemalloc.start()
+        step()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # A dozen thin blocks in double precision and a panel of rows, beside n² entries.
+        assert peak < U.nbytes / 4, name
 
 
 def test_kernels_refuse_nothing_that_is_read_only(dtype):

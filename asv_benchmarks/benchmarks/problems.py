@@ -34,7 +34,7 @@ TIMED = [NAMESPACES, DTYPES, SIZES, RANKS]
 # Small enough for a dense definition in extended precision.
 JUDGED = [NAMESPACES, DTYPES, [64], RANKS]
 # Large enough for an n×n array to stand out from the interpreter.
-WEIGHED = [NAMESPACES, DTYPES, [1024], RANKS]
+WEIGHED = [NAMESPACES, DTYPES, [1024, 8192] if FULL else [1024], RANKS]
 
 # Rows are filled a panel at a time: a temporary of the whole matrix would hide what is measured.
 PANEL = 64

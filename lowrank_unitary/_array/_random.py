@@ -149,9 +149,7 @@ def _block(
     double = np.complex128 if is_complex(xp, dtype) else np.float64
     out = np.empty(shape, dtype=double)
     if values is _gaussian and kernels_active():
-        stream = Key(*map(np.atleast_1d, _stream(np, key, purpose, tuple(shape[:-2]), None)))
-        keys = np.stack([np.asarray(word, np.int64).astype(np.uint32).ravel() for word in stream], axis=-1)
-        normal_numbers(keys, first, out.reshape(math.prod(shape[:-2]), *shape[-2:]))
+        normal_numbers(key, purpose, first, out.reshape(math.prod(shape[:-2]), *shape[-2:]))
         return move(xp, out, like, dtype)
     height = max(1, _PANEL // max(1, math.prod(shape) // max(1, rows)))
     for start in range(0, rows, height):

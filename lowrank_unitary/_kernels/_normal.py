@@ -31,13 +31,14 @@ def _threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
 
 
 @_plain
-def normal(keys: NDArray[np.uint32], row: int, column: int, out: NDArray[Any]) -> None:
+def normal(high: int, low: int, purpose: int, row: int, column: int, out: NDArray[Any]) -> None:
     """Entries from (row, column) on of a stack of matrices, real and imaginary part in the last axis."""
     stack, rows, columns, parts = out.shape
     for s in range(stack):
+        k0, k1 = _threefry(np.uint32(high), np.uint32(low), np.uint32(purpose), np.uint32(s))
         for i in range(rows):
             for j in range(columns):
-                x0, x1 = _threefry(keys[s, 0], keys[s, 1], np.uint32(row + i), np.uint32(column + j))
+                x0, x1 = _threefry(k0, k1, np.uint32(row + i), np.uint32(column + j))
                 radius = math.sqrt(-math.log((np.float64(x0 >> np.uint32(9)) + 0.5) * 2.0**-23))
                 angle = 2.0 * math.pi * ((np.float64(x1 >> np.uint32(9)) + 0.5) * 2.0**-23)
                 if parts == 1:

@@ -242,9 +242,9 @@ def _columns_of(total: Floats, parts: int, shape: tuple[int, ...]) -> Floats:
     return product.reshape(shape)
 
 
-def normal_numbers(keys: NDArray[np.uint32], first: tuple[int, int], out: Floats) -> None:
-    """Fill real or complex matrices (s, m, n), in double precision, from one pair of words for each."""
-    _normal().normal(keys, *first, out.view(np.float64).reshape(*out.shape, _parts(out)))
+def normal_numbers(key: tuple[int, int], purpose: int, first: tuple[int, int], out: Floats) -> None:
+    """Fill real or complex matrices (s, m, n), in double precision, each from its stream of the key."""
+    _normal().normal(*key, purpose, *first, out.view(np.float64).reshape(*out.shape, _parts(out)))
 
 
 # numba is imported at the first matrix that the kernels take.

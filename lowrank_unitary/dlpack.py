@@ -61,9 +61,7 @@ def via_dlpack(
         found: list[Any] = []
 
         def seen(x: Any) -> Any:
-            convertible = hasattr(x, "__dlpack__") or hasattr(x, "__array__")
-            # A dtype such as numpy.float64 is a class, whose attributes are those of its scalars.
-            if compat.is_array_api_obj(x) or isinstance(x, type) or not convertible:
+            if compat.is_array_api_obj(x) or not (hasattr(x, "__dlpack__") or hasattr(x, "__array__")):
                 return x
             found.append(x)
             return _read_only(x)

@@ -236,8 +236,7 @@ def _optimiser(
         start = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
         # One kind of key whatever the default is, and as plain words, which any checkpoint can hold.
         words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-        # Both factors of a start are one array of zeros, which could not be donated twice.
-        return UnitaryState(jnp.zeros((), jnp.int32), words, jax.tree.map(jnp.copy, tree.unflatten(start)))
+        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(start))
 
     def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
         if params is None:

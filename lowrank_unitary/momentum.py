@@ -71,9 +71,10 @@ class MomentumState(NamedTuple):
         batch, place = tuple(unitary.shape[:-2]), placement(unitary)
         dtype = thin_dtype(xp, unitary.dtype)
         real = real_dtype(xp, dtype)
-        zero = xp.zeros((*batch, n, k), dtype=dtype, device=place)
+        # Two arrays: JAX cannot donate one twice.
+        zeros = (xp.zeros((*batch, n, k), dtype=dtype, device=place) for _ in range(2))
         second = xp.zeros((*batch, rows, 1), dtype=real, device=place)
-        return cls(BodyFactors(zero, zero), second, xp.zeros((), dtype=real, device=place))
+        return cls(BodyFactors(*zeros), second, xp.zeros((), dtype=real, device=place))
 
 
 def momentum_step(

@@ -109,11 +109,14 @@ def test_unitary_parameters_stay_unitary_and_reach_the_minimum(optimiser, dtype)
 
 
 def test_a_step_is_that_of_the_plain_function(dtype):
-    U = start(10, dtype)
-    descent = lut.UnitarySGD([U], lr=0.3, rank=2, unitary=True, seed=7)
-    U.grad = torch.ones_like(U) + torch.eye(10)
-    expected = lu.unitary_step(U.detach(), U.grad, 0.3, rank=2, rng=[7, 0, 0])
-    descent.step()
+    idle, U = start(3), start(20, dtype)
+    expected = U.detach().clone()
+    descent = lut.UnitarySGD([idle, U], lr=0.3, rank=2, unitary=True, seed=7)
+    for step in range(2):
+        # Fewer samples than n, so that what is drawn makes a difference.
+        U.grad = torch.randn(20, 20, dtype=dtype, generator=torch.Generator().manual_seed(step))
+        expected = lu.unitary_step(expected, U.grad, 0.3, rank=2, rng=[7, 1, step])
+        descent.step()
     assert torch.equal(U, expected)
 
 
@@ -365,3 +368,15 @@ def test_weight_decay_leaves_unitary_parameters_alone():
         U.grad = torch.ones_like(U).cumsum(0)
         lut.UnitarySGD([U], lr=0.1, weight_decay=decay, unitary=True).step()
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("heal", [0, 6])
+def test_probes_remove_a_defect_and_without_them_it_stays(heal):
+    U = torch.nn.Parameter(start(6).detach() * (1 + 1e-4))
+    before = U.detach().clone()
+    U.grad = torch.zeros_like(U)
+    lut.UnitarySGD([U], lr=0.1, heal=heal, unitary=True).step()
+    assert torch.equal(U, before) == (heal == 0)
+    # As many probes as n leave the square of the defect.
+    remaining = lu.unitarity_defect(U.detach()) / lu.unitarity_defect(before)
+    assert remaining == 1 if heal == 0 else remaining < 1e-3

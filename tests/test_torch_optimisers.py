@@ -142,13 +142,13 @@ def test_adam_moves_along_the_direction_of_the_momentum_step(dtype):
     U = start(n, dtype)
     plain = U.detach().clone()
     state = lu.MomentumState.start(plain, k, scaling="rows")
-    descent = lut.UnitaryAdam([U], lr=lr, rank=k, scaling="rows", unitary=True, heal=0)
+    descent = lut.UnitaryAdam([U], lr, (0.8, 0.95), rank=k, scaling="rows", unitary=True, heal=0)
     for step in range(4):
         G = torch.randn(n, n, dtype=dtype, generator=torch.Generator().manual_seed(step))
         U.grad = G
         descent.step()
         body = lu.tangent_sketch(plain, G, k, rng=[0, 0, step])
-        along, state = lu.momentum_step(body, state)
+        along, state = lu.momentum_step(body, state, decay=0.8, second_decay=0.95)
         plain = lu.rotate(plain, lu.transport_rotation(lu.BodyFactors(-lr * along.left, along.right)))
     assert torch.linalg.norm(U.detach() - plain) < 4 * tolerance(XP, dtype, n, k)
 
@@ -286,6 +286,16 @@ def test_no_gradient_no_step(optimiser):
     descent.step()
     assert torch.equal(V, start(4))
     assert not torch.equal(U, start(4))
+
+
+def test_parameters_of_a_kind_may_have_taken_different_numbers_of_steps(optimiser):
+    U, V = start(4), start(4)
+    descent = optimiser([U, V], lr=0.1, unitary=True)
+    for late in (None, torch.ones_like(V).cumsum(0)):
+        U.grad, V.grad = torch.ones_like(U).cumsum(0), late
+        descent.step()
+    assert (descent.state[U]["steps"], descent.state[V]["steps"]) == (2, 1)
+    assert_unitary(V.detach())
 
 
 def test_nan_in_the_gradient_is_nan_in_the_parameter_and_in_no_other(optimiser):

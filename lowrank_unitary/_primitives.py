@@ -120,10 +120,11 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
         matrix = xp.astype(matrix, thin.dtype)
     if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
         return of_numpy(xp, _kernels.adjoint_product_rows(*views))
+    if is_torch(xp):
+        # MKL takes 30 times as long for a transposed matrix beside two columns (n = 1024).
+        return adjoint(xp, adjoint(xp, thin) @ matrix)
     if not is_complex(xp, matrix.dtype):
         return matrix.mT @ thin
-    if is_torch(xp):
-        return matrix.mH @ thin
     return xp.conj(matrix.mT @ xp.conj(thin))
 
 

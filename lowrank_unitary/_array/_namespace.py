@@ -42,15 +42,27 @@ def is_traced(*arrays: Array) -> bool:
     """
     if (jax := sys.modules.get("jax")) and any(isinstance(x, jax.core.Tracer) for x in arrays):
         return True
-    if torch := sys.modules.get("torch"):
-        tensors = [x for x in arrays if isinstance(x, torch.Tensor)]
-        if tensors and torch.compiler.is_compiling():
-            return True
-        # torch.func has no public test for its wrapped tensors.
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        if any(wrapped(x) or (x.requires_grad and torch.is_grad_enabled()) for x in tensors):
-            return True
-    return False
+    torch = sys.modules.get("torch")
+    tensors = [x for x in arrays if isinstance(x, torch.Tensor)] if torch else []
+    if not torch or not tensors:
+        return False
+    # torch.func has no public test for being inside of it, where even a tensor from outside has no memory.
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    # The dual tensors of forward mode do not require gradients.
+    dual = torch.autograd.forward_ad.unpack_dual
+    return any((x.requires_grad and torch.is_grad_enabled()) or dual(x).tangent is not None for x in tensors)
+
+
+def is_plain(x: Array) -> bool:
+    """Whether a torch tensor is no subclass, which may hold no values: fake, or spread over devices."""
+    torch = sys.modules["torch"]
+    return type(x) in (torch.Tensor, torch.nn.Parameter)
+
+
+def is_compiling(x: Array) -> bool:
+    """Whether torch.compile or torch.export is reading the code that `x` is in."""
+    return bool(compat.is_torch_array(x)) and bool(sys.modules["torch"].compiler.is_compiling())
 
 
 def values_are_at_hand(x: Array) -> bool:
@@ -58,7 +70,7 @@ def values_are_at_hand(x: Array) -> bool:
     if is_traced(x):
         return False
     if compat.is_torch_array(x):
-        return bool(x.device.type == "cpu")
+        return x.device.type == "cpu" and is_plain(x)
     if compat.is_jax_array(x):
         return all(device.platform == "cpu" for device in x.devices())
     return not (compat.is_cupy_array(x) or compat.is_lazy_array(x))
@@ -88,7 +100,7 @@ def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
     if isinstance(x, np.ndarray):
         return x
     torch = sys.modules.get("torch")
-    if torch is None or type(x) not in (torch.Tensor, torch.nn.Parameter) or is_traced(x):
+    if torch is None or not is_plain(x) or is_traced(x):
         return None
     if x.device.type != "cpu" or x.layout != torch.strided or x.is_conj() or x.is_neg():
         return None

@@ -18,7 +18,7 @@ import array_api_compat as compat
 import numpy as np
 
 from .._kernels import kernels_active, normal_numbers
-from ._namespace import Array, Namespace, is_traced, move, placement
+from ._namespace import Array, Namespace, is_compiling, is_traced, move, placement
 from ._precision import complex_dtype, core_dtype, is_complex, real_dtype, thin_dtype
 
 
@@ -60,6 +60,8 @@ def key_of(rng: RNG, like: Array) -> Key:
         return Key(*np.random.SeedSequence().generate_state(2).tolist())
     if isinstance(rng, np.random.Generator):
         return Key(*rng.integers(0, 1 << 32, 2, dtype=np.uint32).tolist())
+    if type(rng) is int and 0 <= rng < 1 << 63 and is_compiling(like):
+        return _of_symbol(rng, like)
     if compat.is_jax_array(rng):
         return _of_jax(rng)
     if isinstance(rng, np.ndarray) and rng.ndim:
@@ -81,6 +83,15 @@ def key_of(rng: RNG, like: Array) -> Key:
             f"rng must be a whole number, a sequence of them, a numpy SeedSequence or Generator, a JAX key "
             f"or None, got {rng!r} of type {type(rng).__name__}."
         ) from error
+
+
+def _of_symbol(seed: int, like: Array) -> Key:
+    """The key as tensors: torch compiles for one seed, then once more for all others, and not for each."""
+    torch = sys.modules["torch"]
+    number = torch.full((), seed, dtype=torch.int64, device=like.device)
+    # A word of 32 bits as a signed number.
+    words = (((word & _WORD) ^ (1 << 31)) - (1 << 31) for word in (number >> 32, number))
+    return Key(*(word.to(torch.int32) for word in words))
 
 
 def _of_jax(rng: Array) -> Key:
@@ -164,7 +175,7 @@ def _on_host(key: Key, like: Array) -> bool:
     if not isinstance(key.high, int) or compat.is_cupy_array(like):
         return False
     if compat.is_torch_array(like):
-        return like.device.type == "cpu" and not sys.modules["torch"].compiler.is_compiling()
+        return like.device.type == "cpu" and not is_compiling(like)
     if compat.is_jax_array(like) and not is_traced(like):
         return all(device.platform == "cpu" for device in like.devices())
     return True

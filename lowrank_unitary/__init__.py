@@ -10,7 +10,21 @@ from .certificate import RotationCertificate, rotation_certificate
 from .compensated import CompensatedUnitary
 from .compress import add_factors, compress_factors
 from .delayed import DelayedUnitary
-from .factors import BodyFactors, LowRankFactors, LowRankRotation, SVDSketch
+from .derivatives import (
+    polar_projection_vjp,
+    polar_rotation_vjp,
+    rotate_vjp,
+    transport_rotation_vjp,
+    unitary_transport_vjp,
+)
+from .factors import (
+    BodyFactors,
+    LowRankFactors,
+    LowRankRotation,
+    RotateCotangents,
+    StepCotangents,
+    SVDSketch,
+)
 from .initialisers import cayley_unitary, henaff_unitary, random_unitary
 from .momentum import MomentumState, momentum_step
 from .polar import polar_rotation
@@ -33,10 +47,12 @@ __all__ = [
     "LowRankFactors",
     "LowRankRotation",
     "MomentumState",
+    "RotateCotangents",
     "RotationCertificate",
     "SVDSketch",
     "SketchError",
     "SketchState",
+    "StepCotangents",
     "add_factors",
     "cayley_unitary",
     "compress_factors",
@@ -47,19 +63,24 @@ __all__ = [
     "leave_one_out_error",
     "momentum_step",
     "polar_projection",
+    "polar_projection_vjp",
     "polar_rotation",
+    "polar_rotation_vjp",
     "random_test_matrix",
     "random_unitary",
     "reunitarize",
     "rotate",
+    "rotate_vjp",
     "rotation_certificate",
     "sketch_error",
     "svd_sketch",
     "tangent_error",
     "tangent_sketch",
     "transport_rotation",
+    "transport_rotation_vjp",
     "unitarity_defect",
     "unitary_step",
     "unitary_transport",
+    "unitary_transport_vjp",
     "warm_tangent_sketch",
 ]

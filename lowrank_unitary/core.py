@@ -30,6 +30,10 @@ from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
 
+Product = Callable[[Array], Array]
+# (xp, X, unit, Q, R̄Q, R̄ᴴQ) → (ĀQ, ĀᴴQ), for the function of A = Q (X / unit) Qᴴ with the cotangent R̄.
+Pullback = Callable[[Namespace, Array, Array, Array, Array, Array], tuple[Array, Array]]
+
 # The Gram core is used by value up to this spectral norm of the balanced K. The cancellation in W M Wᴴ grows
 # with ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45, and the singular values of I + cbᴴ
 # are above 0.55.
@@ -158,6 +162,21 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
         Q, small = qr(xp, W)
     ends = list(itertools.accumulate(widths, initial=0))
     return Q, [small[..., start:end] for start, end in itertools.pairwise(ends)]
+
+
+def pull_back_cotangent(
+    xp: Namespace, body: BodyFactors, forward: Product, backward: Product, pullback: Pullback
+) -> tuple[Array, Array]:
+    """Cotangents of c and b from the products of R̄ and R̄ᴴ with thin blocks.
+
+    The rotation is a function of A = c bᴴ, so they are Ā b and Āᴴ c, and b and c lie in the range of Q.
+    """
+    c, b = broadcast(xp, *body)
+    k = c.shape[-1]
+    small_c, small_b, unit = balance(xp, c, b)
+    Q, (small_b, small_c) = orthonormalise(xp, xp.concat([small_b, small_c], axis=-1), (k, k))
+    after_Q, before_Q = pullback(xp, small_c @ adjoint(xp, small_b), unit, Q, forward(Q), backward(Q))
+    return after_Q @ (adjoint(xp, Q) @ b), before_Q @ (adjoint(xp, Q) @ c)
 
 
 def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:

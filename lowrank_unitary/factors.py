@@ -131,3 +131,35 @@ class LowRankRotation(NamedTuple):
 
     left: Array
     right: Array
+
+
+class StepCotangents(NamedTuple):
+    """Cotangents of the arguments of :func:`unitary_transport` or :func:`polar_projection`.
+
+    Attributes
+    ----------
+    unitary : array, shape (…, n, n)
+        That of U.
+    left, right : array, shape (…, n, k)
+        Those of the factors of the step.
+    """
+
+    unitary: Array
+    left: Array
+    right: Array
+
+
+class RotateCotangents(NamedTuple):
+    """Cotangents of the arguments of :func:`rotate`.
+
+    Attributes
+    ----------
+    array : array, shape (…, m, n)
+        That of the array that was rotated.
+    rotation : BodyFactors, both (…, n, m)
+        That of the n×n rotation, left @ rightᴴ, for :func:`transport_rotation_vjp` or
+        :func:`polar_rotation_vjp`.
+    """
+
+    array: Array
+    rotation: BodyFactors

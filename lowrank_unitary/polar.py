@@ -120,3 +120,22 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     K = v @ skew @ vh
     N = K - 0.5 * (Y + adjoint(xp, Y) + adjoint(xp, Y) @ Y)
     return Y + N + Y @ N
+
+
+def pullback(
+    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array
+) -> tuple[Array, Array]:
+    """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
+
+    With I + A = u s vᴴ that of A is u [(G − Gᴴ)_ij/(s_i + s_j)] vᴴ, G = uᴴR̄v; NaN where a sum is zero.
+    """
+    u, s, vh = svd(xp, unit * eye_like(xp, X) + X)
+    v, uh = adjoint(xp, vh), adjoint(xp, u)
+    within = adjoint(xp, Q) @ seen
+    G = uh @ within @ v
+    sums = s[..., :, None] + s[..., None, :]
+    inner = u @ (unit * (G - adjoint(xp, G)) / xp.where(sums > 0, sums, math.nan)) @ vh
+    # To the complement, where s = 1.
+    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    outer = (rest @ v - rest_back @ u) * (unit / (unit + s[..., None, :]))
+    return Q @ inner + outer @ vh, Q @ adjoint(xp, inner) - outer @ uh

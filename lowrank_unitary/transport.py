@@ -6,7 +6,7 @@ import functools
 import math
 
 from . import _validate
-from ._array import Array, Namespace, complex_dtype, eigh, inv, is_complex, qr
+from ._array import Array, Namespace, astype, complex_dtype, eigh, inv, is_complex, qr
 from ._primitives import adjoint, eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
@@ -150,3 +150,38 @@ def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:
     x, y = Q[..., 0::2], Q[..., 1::2]
     cosine, sine = xp.real(change)[..., None, :], xp.imag(change)[..., None, :]
     return (x * cosine - y * sine) @ x.mT + (y * cosine + x * sine) @ y.mT
+
+
+def pullback(
+    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array, curve: str
+) -> tuple[Array, Array]:
+    """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
+
+    In the eigenvectors of Ω, with those of the complement where θ = 0, the cotangent of Ω is that of the
+    rotation times conjugate divided differences (Daleckii and Krein).
+    """
+    omega = 0.5 * (X - adjoint(xp, X)) / unit
+    dtype = complex_dtype(xp, X.dtype)
+    theta, V = eigh(xp, -1j * astype(xp, omega, dtype))
+    within = adjoint(xp, Q) @ seen
+    ratios = _conjugate_ratios(xp, theta[..., :, None], theta[..., None, :], dtype, curve)
+    inner = V @ (ratios * (adjoint(xp, V) @ astype(xp, within, dtype) @ V)) @ adjoint(xp, V)
+    # To the complement, where θ = 0: φ₁(Ω)ᴴ for the geodesic.
+    outer = (V * _conjugate_ratios(xp, theta, 0.0 * theta, dtype, curve)[..., None, :]) @ adjoint(xp, V)
+    if not is_complex(xp, X.dtype):
+        inner, outer = xp.real(inner), xp.real(outer)
+    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    side = Q @ (inner - adjoint(xp, inner)) + rest @ outer - rest_back @ adjoint(xp, outer)
+    # Ω is the skew part of A, and so is its cotangent that of Ā.
+    return 0.5 * side, -0.5 * side
+
+
+def _conjugate_ratios(xp: Namespace, x: Array, y: Array, dtype: object, curve: str) -> Array:
+    """The conjugate of (f(ix) − f(iy))/(ix − iy), for f the exponential or the Cayley transform."""
+    if curve == "cayley":
+        x, y = (astype(xp, z, dtype) for z in (x, y))
+        return 1.0 / ((1.0 + 0.5j * x) * (1.0 + 0.5j * y))
+    half = 0.5 * (x - y)
+    apart = half != 0
+    sinc = xp.where(apart, xp.sin(half) / xp.where(apart, half, 1.0), 1.0)
+    return astype(xp, sinc, dtype) * xp.exp(-0.5j * astype(xp, x + y, dtype))

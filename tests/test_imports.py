@@ -27,7 +27,7 @@ LAYERS = (
     ("range_finder", "rank_by_tolerance"),
     ("sketch", "compress", "tangent", "sketch_error", "warm_start", "core", "momentum"),
     ("rotation", "polar", "transport", "certificate"),
-    ("delayed", "step"),
+    ("delayed", "step", "derivatives"),
     ("__init__",),
     ("torch", "jax", "dlpack"),
     ("reference", "testing"),

@@ -103,11 +103,15 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
 
     Examples
     --------
+    The angle φ of the factor of [[1 + c₁, 0], [c₂, 1]], tan φ = c₂/(2 + c₁):
+
     >>> import numpy as np
     >>> import lowrank_unitary as lu
     >>> body = lu.BodyFactors(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]))
-    >>> grad = lu.polar_rotation_vjp(body, lu.BodyFactors(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]])))
-    >>> np.allclose(grad.left.ravel(), [0.4, -0.8])
+    >>> P = lu.rotate(np.eye(2), lu.polar_rotation(body))
+    >>> J = np.array([[0.0, -1.0], [1.0, 0.0]])  # dP = P J dφ
+    >>> grad = lu.polar_rotation_vjp(body, lu.BodyFactors(P, 0.5 * J.T))
+    >>> np.allclose(grad.left.ravel(), [-0.2, 0.4])
     True
     """
     return _rotation_vjp(body_factors, cotangent, polar.pullback)

@@ -179,8 +179,9 @@ def pullback(
 def _conjugate_ratios(xp: Namespace, x: Array, y: Array, dtype: object, curve: str) -> Array:
     """The conjugate of (f(ix) − f(iy))/(ix − iy), for f the exponential or the Cayley transform."""
     if curve == "cayley":
-        x, y = (astype(xp, z, dtype) for z in (x, y))
-        return 1.0 / ((1.0 + 0.5j * x) * (1.0 + 0.5j * y))
+        size = 1.0 / ((1.0 + 0.25 * x**2) * (1.0 + 0.25 * y**2))
+        x, y, size = (astype(xp, z, dtype) for z in (x, y, size))
+        return size * (1.0 - 0.5j * x) * (1.0 - 0.5j * y)
     half = 0.5 * (x - y)
     apart = half != 0
     sinc = xp.where(apart, xp.sin(half) / xp.where(apart, half, 1.0), 1.0)

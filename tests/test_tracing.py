@@ -96,7 +96,8 @@ def test_a_callback_would_be_found():
     assert set(primitives(jax.make_jaxpr(f)(1.0).jaxpr)) & CALLBACKS
 
 
-@routine
+# The others are compiled in the tests of their own files.
+@pytest.mark.parametrize("routine", ["unitary_transport", "heal_unitary", "unitary_transport_vjp"])
 def test_compiled_by_jax_it_gives_the_same(routine):
     arrays = [jnp.asarray(x) for x in arguments()]
     assert_same(jax.jit(ROUTINES[routine])(*arrays), ROUTINES[routine](*arrays))

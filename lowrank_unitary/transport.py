@@ -129,7 +129,10 @@ def skew_function(xp: Namespace, omega: Array, curve: str) -> Array:
         # e^{iθ} − 1 without cancellation at small θ
         change = -2.0 * xp.sin(0.5 * theta) ** 2 + 1j * xp.astype(xp.sin(theta), V.dtype)
     else:
-        change = 1j * theta / (1.0 - 0.5j * theta)
+        # e^{2iφ} − 1 with tan φ = θ/2; a complex quotient would warn of NaN.
+        cosine = 1.0 / xp.hypot(xp.ones_like(theta), 0.5 * theta)
+        sine = 0.5 * theta * cosine
+        change = -2.0 * sine**2 + 2j * xp.astype(sine * cosine, V.dtype)
     if is_complex(xp, dtype):
         return (V * change[..., None, :]) @ adjoint(xp, V)
     return _plane_rotations(xp, V, change)

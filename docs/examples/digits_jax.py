@@ -20,7 +20,7 @@ from lowrank_unitary.studies.recurrent import Network, initial_network
 
 
 def logits(network: Network, sequences: jax.Array) -> jax.Array:
-    """z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU), and C h + e after the last pixel."""
+    """The answer C h + e after the last pixel; z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
 
     def read(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:  # (batch, n), (batch,)
         z = h @ network.recurrent.T + x[:, None] * network.input_weights
@@ -93,8 +93,14 @@ def main(arguments: list[str] | None = None) -> tuple[list[float], list[tuple[in
             print(f"step {len(losses):5d}  loss {loss:.4f}  test accuracy {reached[-1][1]:.1%}", flush=True)
     defect = lu.unitarity_defect(network.recurrent) / math.sqrt(settings.hidden)
     print(f"‖WᵀW − I‖/√n = {defect:.1e}, CPU time {(time.process_time() - started) / 60:.1f} min")
-    caption = f"n = {settings.hidden}, k = {options.rank}, batch {settings.batch_size}, seed {settings.seed}, float32"
-    save_training(options.output, "Digits, pixel by pixel, in JAX", caption, losses, reached)
+    sizes = f"n = {settings.hidden}, k = {options.rank}, batch {settings.batch_size}"
+    save_training(
+        options.output,
+        "Digits, pixel by pixel, in JAX",
+        f"{sizes}, seed {options.seed}, float32",
+        losses,
+        reached,
+    )
     return losses, reached
 
 

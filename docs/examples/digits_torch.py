@@ -18,7 +18,7 @@ from lowrank_unitary.studies.recurrent import Network, initial_network
 
 
 class PixelReader(torch.nn.Module):
-    """z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU), and C h + e after the last pixel."""
+    """The answer C h + e after the last pixel; z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
 
     def __init__(self, start: Network) -> None:
         super().__init__()
@@ -59,9 +59,8 @@ def train(
             average.lerp_(W.grad, 1 - settings.momentum)
             norm = torch.linalg.norm(average)
             direction = average * min(1.0, settings.gradient_norm / norm.item())
-            lu.unitary_step(
-                W, direction, settings.step_size * decay(step), rank=rank, rng=sketch_rng, overwrite_unitary=True
-            )
+            eta = settings.step_size * decay(step)
+            lu.unitary_step(W, direction, eta, rank=rank, rng=sketch_rng, overwrite_unitary=True)
         optimiser.step()
         schedule.step()
         yield loss.item(), network
@@ -94,8 +93,14 @@ def main(arguments: list[str] | None = None) -> tuple[list[float], list[tuple[in
             print(f"step {len(losses):5d}  loss {loss:.4f}  test accuracy {reached[-1][1]:.1%}", flush=True)
     defect = lu.unitarity_defect(network.recurrent.detach()) / math.sqrt(settings.hidden)
     print(f"‖WᵀW − I‖/√n = {defect:.1e}, CPU time {(time.process_time() - started) / 60:.1f} min")
-    caption = f"n = {settings.hidden}, k = {options.rank}, batch {settings.batch_size}, seed {settings.seed}, float32"
-    save_training(options.output, "Digits, pixel by pixel, in torch", caption, losses, reached)
+    sizes = f"n = {settings.hidden}, k = {options.rank}, batch {settings.batch_size}"
+    save_training(
+        options.output,
+        "Digits, pixel by pixel, in torch",
+        f"{sizes}, seed {options.seed}, float32",
+        losses,
+        reached,
+    )
     return losses, reached
 
 

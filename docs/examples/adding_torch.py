@@ -23,8 +23,9 @@ class Network(torch.nn.Module):
         super().__init__()
         hidden = options.hidden
         start = torch.eye(hidden)
-        if options.start == "cayley":
-            start = lu.cayley_unitary(hidden, rng=options.seed, xp=torch, dtype=torch.float32)
+        if options.start != "identity":
+            make = getattr(lu, f"{options.start}_unitary")
+            start = make(hidden, rng=options.seed, xp=torch, dtype=torch.float32)
         self.recurrent = lut.mark_unitary(torch.nn.Parameter(start))
         self.inputs = torch.nn.Linear(2, hidden, bias=options.activation == "relu")
         self.bias = torch.nn.Parameter(torch.zeros(hidden)) if options.activation == "modrelu" else None
@@ -64,8 +65,8 @@ def train(options: argparse.Namespace) -> tuple[Network, list[tuple[int, float]]
         "rank": options.rank,
     }
     others = [p for p in network.parameters() if p is not network.recurrent]
-    # Without a running mean of the gradient Adam is RMSprop.
-    optimiser = lut.UnitaryAdam([unitary, {"params": others}], lr=options.lr, betas=(0.0, 0.99))
+    betas = (options.momentum, 0.99)
+    optimiser = lut.UnitaryAdam([unitary, {"params": others}], lr=options.lr, betas=betas)
     test, answers = problem(options.length, 1000, torch.Generator().manual_seed(options.seed + 1))
     tests, losses = [], []
     try:
@@ -98,9 +99,10 @@ def main(arguments: list[str] | None = None) -> tuple[Network, list[tuple[int, f
     parser.add_argument("--hidden", type=int, default=170, help="size of the recurrent matrix")
     parser.add_argument("--rank", type=int, default=1, help="k, of its steps")
     parser.add_argument("--activation", choices=("relu", "modrelu"), default="relu")
-    parser.add_argument("--start", choices=("identity", "cayley"), default="identity")
+    parser.add_argument("--start", choices=("identity", "cayley", "henaff"), default="identity")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of all other parameters")
     parser.add_argument("--divider", type=float, default=32, help="theirs over that of the recurrent matrix")
+    parser.add_argument("--momentum", type=float, default=0.0, help="0 is RMSprop, more is Adam")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--steps", type=int, default=20000, help="at most")
     parser.add_argument("--every", type=int, default=100, help="steps between two tests")
@@ -118,9 +120,11 @@ def main(arguments: list[str] | None = None) -> tuple[Network, list[tuple[int, f
 
 
 def draw(options: argparse.Namespace, tests: list[tuple[int, float]], losses: list[float]) -> None:
+    network = f"n = {options.hidden}, k = {options.rank}, {options.activation}, {options.start} start"
+    rule = "RMSprop" if options.momentum == 0 else f"Adam {options.momentum:g}"
     caption = (
-        f"T = {options.length}, n = {options.hidden}, k = {options.rank}, {options.activation}, {options.start}, batch "
-        f"{options.batch}, RMSprop {options.lr:g} (W: /{options.divider:g}), seed {options.seed}, float32"
+        f"T = {options.length}, {network}, batch {options.batch}, {rule}, "
+        f"rate {options.lr:g} (W: /{options.divider:g}), seed {options.seed}, float32"
     )
     figure, (axes,) = blank(1, "Adding problem", caption)
     axes.semilogy(losses, color=SKY, linewidth=0.5, label="minibatch")

@@ -80,8 +80,8 @@ def test_digits_learn_in_the_short_form(name, example, tmp_path):
     output = tmp_path / "figure.png"
     losses, reached = example(name).main(["--quick", "--output", str(output)])
     # Guessing has a loss of ln 10 and an accuracy of a tenth.
-    assert np.mean(losses[-10:]) < 0.85 * math.log(10)
-    assert reached[-1][1] > 0.25
+    assert np.mean(losses[-10:]) < 0.6 * math.log(10)
+    assert reached[-1][1] > 0.5
     assert is_png(output)
 
 

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> tuple[Network, list[tuple[int, f
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="length 20, hidden 32, 400 steps")
+    parser.add_argument("--quick", action="store_true", help="length 20, hidden 32, 300 steps")
     parser.add_argument("--length", type=int, default=200, help="of a sequence")
     parser.add_argument("--hidden", type=int, default=170, help="size of the recurrent matrix")
     parser.add_argument("--rank", type=int, default=1, help="k, of its steps")
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> tuple[Network, list[tuple[int, f
     parser.add_argument("--output", default="example_adding_torch.png")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.length, options.hidden, options.steps = 20, 32, 400
+        options.length, options.hidden, options.steps = 20, 32, 300
     torch.set_num_threads(1)  # the products are small: with more threads it takes longer
     network, tests, losses = train(options)
     draw(options, tests, losses)

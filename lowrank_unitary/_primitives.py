@@ -196,6 +196,9 @@ def step_of_rank_one(
     if not views:
         return None
     view, *thin = views
+    if overwrite and view.ndim > 2:
+        # A stack is moved matrix by matrix: a column that lies in a later one must not move with it.
+        thin = [x.copy() if np.may_share_memory(view, x) else x for x in thin]
     out = view if overwrite else np.empty_like(view)
     if not _kernels.rank_one_step(view, thin[0], thin[1], None if probe is None else thin[2], kind, out):
         return None

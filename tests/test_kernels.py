@@ -221,6 +221,18 @@ def test_kernels_refuse_nothing_that_is_read_only(dtype):
     np.testing.assert_array_equal(lu.unitary_transport(*arrays), expected)
 
 
+def test_factors_may_be_parts_of_the_stack_that_is_overwritten(dtype):
+    stack = np.stack([lu.random_unitary(6, dtype=dtype, rng=i) for i in range(4)])
+    # The column for every matrix lies in the first one.
+    expected = lu.unitary_transport(
+        stack, stack.reshape(-1)[:24].reshape(4, 6, 1).copy(), 0 * stack[..., :1] + 1
+    )
+    target = stack.copy()
+    left = target.reshape(-1)[:24].reshape(4, 6, 1)
+    lu.unitary_transport(target, left, 0 * stack[..., :1] + 1, overwrite_unitary=True)
+    np.testing.assert_array_equal(target, expected)
+
+
 def test_factors_may_be_parts_of_the_matrix_that_is_overwritten(dtype):
     U = lu.random_unitary(8, dtype=dtype, rng=3)
     expected = lu.unitary_transport(U, 0.1 * U[:, :1].copy(), U[:, 1:2].copy())

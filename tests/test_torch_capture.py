@@ -243,3 +243,35 @@ def test_modules_that_cannot_capture_are_refused(module, error, word):
 def test_a_stack_of_weights_is_refused():
     with pytest.raises(ValueError, match="one matrix"):
         lut.unitary_linear(torch.ones(2, 3), torch.nn.Parameter(torch.ones(2, 3, 3)))
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda U: torch.nn.Parameter(torch.stack([U, U]))[0],
+        lambda U: torch.nn.Parameter(U).mT,
+        lambda U: torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(5, 5)).weight,
+    ],
+)
+def test_a_weight_behind_which_factors_would_be_lost_is_refused(weight):
+    with pytest.raises(ValueError, match="must be a parameter itself"):
+        lut.unitary_linear(samples(3, 5), weight(start(5, torch.float32).detach()))
+
+
+def test_what_was_captured_does_not_change_with_the_memory_it_came_from(dtype):
+    U, buffer = start(6, dtype), torch.zeros(4, 6, dtype=dtype)
+    dense = start(6, dtype)
+    for seed in range(2):
+        with torch.no_grad():
+            buffer.copy_(samples(4, 6, dtype=dtype, seed=seed))
+        x = buffer.clone().requires_grad_()
+        (dense_linear(x, dense) - 1).abs().pow(2).sum().backward()
+        # A hook that writes to the gradient on its way, and a buffer that is filled anew.
+        x = buffer.detach().requires_grad_()
+        z = x * 1
+        z.register_hook(lambda grad: grad.mul_(0.1))
+        (lut.unitary_linear(z, U) - 1).abs().pow(2).sum().backward()
+        (lut.unitary_linear(buffer, U) - 1).abs().pow(2).sum().backward()
+    left, right = lut.captured_factors(U)
+    bound = 100 * tolerance(XP, dtype, 6)
+    assert torch.linalg.norm(left @ right.mH - 2 * U.detach().mH @ dense.grad) <= bound

@@ -372,6 +372,32 @@ def test_group_option_moves_what_carries_no_mark(optimiser):
     assert not torch.equal(model.before.weight, Mixed().before.weight)
 
 
+@pytest.mark.parametrize("optimiser", [lut.UnitarySGD, lut.UnitaryAdam])
+def test_a_parameter_that_lost_its_mark_in_training_is_not_moved_off_the_unitary_matrices(optimiser):
+    U = lut.mark_unitary(torch.nn.Parameter(lu.random_unitary(4, rng=0, xp=torch, dtype=torch.float64)))
+    U.grad = torch.ones_like(U)
+    trained = optimiser([U], lr=0.1)
+    trained.step()
+    copied, again = copy.deepcopy((U, trained))
+    copied.grad = torch.ones_like(copied)
+    with pytest.raises(RuntimeError, match="lost its mark"):
+        again.step()
+    lut.mark_unitary(copied)
+    again.step()
+    assert lu.is_unitary(copied.detach())
+
+
+def test_groups_saved_by_an_optimiser_of_torch_get_the_missing_options():
+    W = torch.nn.Parameter(torch.ones(2, 3))
+    saved = torch.optim.SGD([W], lr=0.5).state_dict()
+    ours = lut.UnitarySGD([W], lr=0.1, rank=3)
+    ours.load_state_dict(saved)
+    W.grad = torch.ones_like(W)
+    ours.step()
+    assert torch.equal(W.detach(), torch.full((2, 3), 0.5))
+    assert ours.param_groups[0]["rank"] == 3
+
+
 def test_weight_decay_leaves_unitary_parameters_alone():
     one, other = start(4), start(4)
     for U, decay in ((one, 0.0), (other, 0.5)):

@@ -176,3 +176,8 @@ def test_seeds_give_different_orthonormal_starts():
 def test_arguments_out_of_range_are_refused(options, error, word):
     with pytest.raises(error, match=word):
         lut.low_rank_unitary(torch.nn.Linear(6, 6), **options)
+
+
+def test_a_weight_that_is_no_matrix_is_refused():
+    with pytest.raises(ValueError, match=r"weight must have shape \(m, n\)"):
+        lut.low_rank_unitary(torch.nn.Conv2d(8, 8, 3), rank=1)

@@ -66,8 +66,9 @@ class _UnitaryLinear(torch.autograd.Function):
         pulled = grad.to(weight.dtype) @ weight.conj()
         if ctx.needs_input_grad[1]:
             n = weight.shape[-1]
-            inputs = x.detach().to(weight.dtype)
-            of_parameter(ctx.parameter).add(pulled.reshape(-1, n), inputs.reshape(-1, n))
+            # Copies: both may be written to by others before the optimiser steps.
+            kept = pulled.clone(), x.detach().to(weight.dtype, copy=True)
+            of_parameter(ctx.parameter).add(*(block.reshape(-1, n) for block in kept))
         return pulled.to(x.dtype), None
 
 
@@ -119,10 +120,15 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     >>> U.grad is None, lut.captured_factors(U).left.shape
     (True, torch.Size([5, 12]))
     """
-    if not is_marked(weight):
-        mark_unitary(weight)
     if weight.ndim != 2:
         raise ValueError(f"weight must be one matrix, of shape (n, n), got {tuple(weight.shape)}.")
+    if weight.requires_grad and not weight.is_leaf:
+        raise ValueError(
+            "weight must be a parameter itself, got the result of an operation, such as a part of a stack or "
+            "a parametrised weight, behind which the factors would be lost: use x @ weight.mT there."
+        )
+    if not is_marked(weight):
+        mark_unitary(weight)
     return _recorded(x, weight)
 
 

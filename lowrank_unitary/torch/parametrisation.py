@@ -123,11 +123,15 @@ def low_rank_unitary(
     _validate.choice("update", update, UPDATES)
     weight = getattr(module, name)
     _, n = _validate.matrix(name, weight)
+    if weight.ndim != 2:
+        raise ValueError(
+            f"{name} must have shape (m, n), got {tuple(weight.shape)}: a rotation acts on the columns "
+            f"of one matrix."
+        )
     k = _validate.rank(rank, n)
     xp = array_namespace(weight)
-    batch = tuple(weight.shape[:-2])
     with torch.no_grad():
-        right = qr(xp, random_block(xp, (*batch, n, k), weight, seed, RIGHT))[0]
+        right = qr(xp, random_block(xp, (n, k), weight, seed, RIGHT))[0]
     rotated = RotatedWeight(torch.zeros_like(right), right, update)
     parametrize.register_parametrization(module, name, rotated)
     module.get_parameter(f"parametrizations.{name}.original").requires_grad_(False)

@@ -77,6 +77,11 @@ class UnitaryOptimizer(torch.optim.Optimizer):
             for parameter in group["params"]:
                 position = next(positions)
                 if not (group["unitary"] or is_marked(parameter)):
+                    if "steps" in self.state.get(parameter, {}):
+                        raise RuntimeError(
+                            "a parameter that was moved as a unitary one has lost its mark, as a deepcopy "
+                            "does: call mark_unitary on it, or use a group with unitary=True."
+                        )
                     others.append(parameter)
                 elif (gradient := _gradient(parameter)) is not None:
                     kind = (
@@ -118,6 +123,10 @@ class UnitaryOptimizer(torch.optim.Optimizer):
         state_dict : dict
         """
         super().load_state_dict(state_dict)
+        # Groups that another optimiser has saved know nothing of some options.
+        for group in self.param_groups:
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
         # torch casts what belongs to a parameter to its dtype; beside half precision, factors are in single.
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, parameter in zip(saved["params"], group["params"], strict=True):
@@ -148,7 +157,7 @@ class UnitaryOptimizer(torch.optim.Optimizer):
         steps = before.get("steps", 0)
         rng = [group["seed"], positions[0], steps]
         if isinstance(gradient, BodyFactors):
-            # As many products as the n×n gradient would have, and to rounding the same result.
+            # As many products as the n×n gradient would have.
             gradient = compress_tangent(gradient, group["rank"], power_iterations=0, rng=rng)
         gradient, after = self.direction(group, unitary, gradient, before, rng)
         after["steps"] = steps + 1

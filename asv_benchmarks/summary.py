@@ -172,6 +172,8 @@ def figure(ratios, published, text):
         axes.set_xticks(ticks, [str(x) for x in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
+    right.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    right.set_ylim(1, 50)
     canvas.supxlabel(text, fontsize=6.5, color="0.4")
     return canvas
 

@@ -1,7 +1,10 @@
-"""Serial kernels on real rows, register-blocked: four rows at a time, with thin columns in fours and twos.
+"""Serial kernels on real rows, register-blocked: a few rows at a time, with thin columns in fours and twos.
 
-A block of four by four makes sixteen multiply-adds of eight loads, at which the arithmetic units and not the
-caches set the pace. Inner loops run over one-dimensional views: with two indices they are not vectorised.
+A block of rows and columns makes twelve to sixteen multiply-adds of seven or eight loads, at which the
+arithmetic units and not the caches set the pace. Dot products have three rows to four columns: their twelve
+sums and four operands fill the sixteen vector registers of AVX2, and with a fourth row, where sums are stored
+and loaded again at every turn, they took 1.6 times as long. Inner loops run over one-dimensional views: with
+two indices they are not vectorised.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ Range = tuple[int, int]
 _ROWS = 64
 # Rows that are looked at by the probes before they are summed: they are still in the second-level cache.
 _PANEL = 16
-# Bytes of the rows that are looked at before they are changed, at least four: a part of the same cache.
+# Bytes of the rows that are looked at before they are changed, at least a block: a part of the same cache.
 _PANEL_BYTES = 1 << 16
 # Bytes of a row below which rows are read through once before they are used: four short rows at a time are no
 # order in which memory is fetched ahead.
@@ -70,7 +73,7 @@ def gather(
 @sums
 def look(matrices: Floats, left: Floats, out: Floats, where: Range, rows: Range) -> None:
     """out[s, i, j] = matrices[s, i] · left[s, j], for ranges of s and i."""
-    panel = max(4, min(64, _PANEL_BYTES // (matrices.shape[2] * matrices.itemsize) // 4 * 4))
+    panel = _panel(matrices.shape[2] * matrices.itemsize, left.shape[1])
     for s in range(where[0], where[1]):
         seen, along, dots = matrices[s], left[s], out[s]
         for i in range(rows[0], rows[1], panel):
@@ -84,10 +87,9 @@ def rotate(
 ) -> None:
     """out[s, i] = matrices[s, i] + Σ_j (matrices[s, i] · left[s, j]) right[s, j], for ranges of s and i."""
     columns = matrices.shape[2]
-    # Four rows of a large matrix, more of a small one: every call costs something.
-    panel = max(4, min(64, _PANEL_BYTES // (columns * matrices.itemsize) // 4 * 4))
+    panel = _panel(columns * matrices.itemsize, left.shape[1])
     dots = np.empty((panel, left.shape[1]), dtype=matrices.dtype)
-    change = np.empty((4, _COLUMNS + _APART), dtype=matrices.dtype)
+    change = np.empty((3, _COLUMNS + _APART), dtype=matrices.dtype)
     many = columns * matrices.itemsize < _SHORT and where[1] - where[0] > 1
     for s in range(where[0], where[1]):
         moved, along, to = out[s], left[s], right[s]
@@ -106,6 +108,13 @@ def rotate(
                 _change_by_four(panel_rows, dots, to[0], to[1], to[2], to[3])
             else:
                 _change_rows(panel_rows, dots, to, change)
+
+
+@numba.njit(nogil=True, cache=True)
+def _panel(row_bytes: int, width: int) -> int:
+    """A block of rows of a large matrix, more of a small one: every call costs something."""
+    block = 3 if width >= 4 else 4
+    return max(block, min(60, _PANEL_BYTES // row_bytes // block * block))
 
 
 @sums
@@ -183,7 +192,6 @@ def _dot_rows(rows: Floats, left: Floats, dots: Floats) -> None:
     width = left.shape[0]
     zero = rows.dtype.type(0)
     dots[:count] = 0
-    whole = count // 4 * 4
     length = _LONG if width <= _FEW else _COLUMNS
     for first in range(0, columns, length):
         last = min(first + length, columns)
@@ -191,44 +199,40 @@ def _dot_rows(rows: Floats, left: Floats, dots: Floats) -> None:
         while j + 4 <= width:
             s, t = left[j, first:last], left[j + 1, first:last]
             u, v = left[j + 2, first:last], left[j + 3, first:last]
-            for i in range(0, whole, 4):
-                a0, a1 = rows[i, first:last], rows[i + 1, first:last]
-                a2, a3 = rows[i + 2, first:last], rows[i + 3, first:last]
-                s0, s1, s2, s3, t0, t1, t2, t3 = zero, zero, zero, zero, zero, zero, zero, zero
-                u0, u1, u2, u3, v0, v1, v2, v3 = zero, zero, zero, zero, zero, zero, zero, zero
+            whole = count // 3 * 3
+            for i in range(0, whole, 3):
+                a0, a1, a2 = rows[i, first:last], rows[i + 1, first:last], rows[i + 2, first:last]
+                s0, s1, s2, t0, t1, t2 = zero, zero, zero, zero, zero, zero
+                u0, u1, u2, v0, v1, v2 = zero, zero, zero, zero, zero, zero
                 for m in range(last - first):
-                    a, b, c, d = a0[m], a1[m], a2[m], a3[m]
+                    a, b, c = a0[m], a1[m], a2[m]
                     s0 += a * s[m]
                     s1 += b * s[m]
                     s2 += c * s[m]
-                    s3 += d * s[m]
                     t0 += a * t[m]
                     t1 += b * t[m]
                     t2 += c * t[m]
-                    t3 += d * t[m]
                     u0 += a * u[m]
                     u1 += b * u[m]
                     u2 += c * u[m]
-                    u3 += d * u[m]
                     v0 += a * v[m]
                     v1 += b * v[m]
                     v2 += c * v[m]
-                    v3 += d * v[m]
                 for r, sum_s, sum_t, sum_u, sum_v in (
                     (i, s0, t0, u0, v0),
                     (i + 1, s1, t1, u1, v1),
                     (i + 2, s2, t2, u2, v2),
-                    (i + 3, s3, t3, u3, v3),
                 ):
                     dots[r, j] += sum_s
                     dots[r, j + 1] += sum_t
                     dots[r, j + 2] += sum_u
                     dots[r, j + 3] += sum_v
+            _dot_each(rows, whole, left, j, j + 4, first, last, dots)
             j += 4
-        while j < width:
-            # The odd column out is its own neighbour.
-            k = min(j + 1, width - 1)
+        while j + 2 <= width:
+            k = j + 1
             s, t = left[j, first:last], left[k, first:last]
+            whole = count // 4 * 4
             for i in range(0, whole, 4):
                 a0, a1 = rows[i, first:last], rows[i + 1, first:last]
                 a2, a3 = rows[i + 2, first:last], rows[i + 3, first:last]
@@ -245,16 +249,38 @@ def _dot_rows(rows: Floats, left: Floats, dots: Floats) -> None:
                     t3 += d * t[m]
                 for r, sum_s, sum_t in ((i, s0, t0), (i + 1, s1, t1), (i + 2, s2, t2), (i + 3, s3, t3)):
                     dots[r, j] += sum_s
-                    if k > j:
-                        dots[r, k] += sum_t
+                    dots[r, k] += sum_t
+            _dot_each(rows, whole, left, j, j + 2, first, last, dots)
             j += 2
-        for i in range(whole, count):
-            for j in range(width):
-                a0, s = rows[i, first:last], left[j, first:last]
-                s0 = zero
+        if j < width:
+            s = left[j, first:last]
+            whole = count // 4 * 4
+            for i in range(0, whole, 4):
+                a0, a1 = rows[i, first:last], rows[i + 1, first:last]
+                a2, a3 = rows[i + 2, first:last], rows[i + 3, first:last]
+                s0, s1, s2, s3 = zero, zero, zero, zero
                 for m in range(last - first):
                     s0 += a0[m] * s[m]
-                dots[i, j] += s0
+                    s1 += a1[m] * s[m]
+                    s2 += a2[m] * s[m]
+                    s3 += a3[m] * s[m]
+                for r, sum_s in ((i, s0), (i + 1, s1), (i + 2, s2), (i + 3, s3)):
+                    dots[r, j] += sum_s
+            _dot_each(rows, whole, left, j, j + 1, first, last, dots)
+
+
+@sums
+def _dot_each(
+    rows: Floats, top: int, left: Floats, start: int, stop: int, first: int, last: int, dots: Floats
+) -> None:
+    """The rows that are left over, one after the other."""
+    for i in range(top, rows.shape[0]):
+        for j in range(start, stop):
+            row, column = rows[i, first:last], left[j, first:last]
+            total = rows.dtype.type(0)
+            for m in range(last - first):
+                total += row[m] * column[m]
+            dots[i, j] += total
 
 
 @updates
@@ -280,53 +306,59 @@ def _change_rows(rows: Floats, dots: Floats, right: Floats, change: Floats) -> N
     """rows[i] += Σ_j dots[i, j] · right[j], for any number of thin columns."""
     count, columns = rows.shape
     width = right.shape[0]
-    whole = count // 4 * 4
+    whole = count // 3 * 3
+    zero = rows.dtype.type(0)
     for first in range(0, columns, _COLUMNS):
         last = min(first + _COLUMNS, columns)
         length = last - first
-        c0, c1, c2, c3 = change[0, :length], change[1, :length], change[2, :length], change[3, :length]
-        for i in range(0, whole, 4):
-            change[:, :length] = 0
-            j = 0
-            while j + 4 <= width:
-                s, t = right[j, first:last], right[j + 1, first:last]
-                u, v = right[j + 2, first:last], right[j + 3, first:last]
-                s0, t0, u0, v0 = dots[i, j], dots[i, j + 1], dots[i, j + 2], dots[i, j + 3]
-                h = i + 1
-                s1, t1, u1, v1 = dots[h, j], dots[h, j + 1], dots[h, j + 2], dots[h, j + 3]
-                h = i + 2
-                s2, t2, u2, v2 = dots[h, j], dots[h, j + 1], dots[h, j + 2], dots[h, j + 3]
-                h = i + 3
-                s3, t3, u3, v3 = dots[h, j], dots[h, j + 1], dots[h, j + 2], dots[h, j + 3]
-                for m in range(length):
-                    a, b, c, d = s[m], t[m], u[m], v[m]
-                    c0[m] = c0[m] + s0 * a + t0 * b + u0 * c + v0 * d
-                    c1[m] = c1[m] + s1 * a + t1 * b + u1 * c + v1 * d
-                    c2[m] = c2[m] + s2 * a + t2 * b + u2 * c + v2 * d
-                    c3[m] = c3[m] + s3 * a + t3 * b + u3 * c + v3 * d
-                j += 4
-            while j < width:
-                s = right[j, first:last]
-                s0, s1, s2, s3 = dots[i, j], dots[i + 1, j], dots[i + 2, j], dots[i + 3, j]
-                for m in range(length):
-                    c0[m] += s0 * s[m]
-                    c1[m] += s1 * s[m]
-                    c2[m] += s2 * s[m]
-                    c3[m] += s3 * s[m]
-                j += 1
-            a0, a1 = rows[i, first:last], rows[i + 1, first:last]
-            a2, a3 = rows[i + 2, first:last], rows[i + 3, first:last]
-            for m in range(length):
-                a0[m] += c0[m]
-                a1[m] += c1[m]
-                a2[m] += c2[m]
-                a3[m] += c3[m]
+        x, y, z = change[0, :length], change[1, :length], change[2, :length]
+        for i in range(0, whole, 3):
+            a0, a1, a2 = rows[i, first:last], rows[i + 1, first:last], rows[i + 2, first:last]
+            # The first four columns start the change, and the last ones take it to the rows.
+            for j in range(0, width, 4):
+                # Beyond the last column it stands again, with weight zero.
+                f, g, h = min(j + 1, width - 1), min(j + 2, width - 1), min(j + 3, width - 1)
+                s, t = right[j, first:last], right[f, first:last]
+                u, v = right[g, first:last], right[h, first:last]
+                s0, t0, u0, v0 = dots[i, j], dots[i, f], dots[i, g], dots[i, h]
+                s1, t1, u1, v1 = dots[i + 1, j], dots[i + 1, f], dots[i + 1, g], dots[i + 1, h]
+                s2, t2, u2, v2 = dots[i + 2, j], dots[i + 2, f], dots[i + 2, g], dots[i + 2, h]
+                if j + 3 >= width:
+                    v0, v1, v2 = zero, zero, zero
+                if j + 2 >= width:
+                    u0, u1, u2 = zero, zero, zero
+                if j + 1 >= width:
+                    t0, t1, t2 = zero, zero, zero
+                if width <= 4:
+                    for m in range(length):
+                        a, b, c, d = s[m], t[m], u[m], v[m]
+                        a0[m] += s0 * a + t0 * b + u0 * c + v0 * d
+                        a1[m] += s1 * a + t1 * b + u1 * c + v1 * d
+                        a2[m] += s2 * a + t2 * b + u2 * c + v2 * d
+                elif j == 0:
+                    for m in range(length):
+                        a, b, c, d = s[m], t[m], u[m], v[m]
+                        x[m] = s0 * a + t0 * b + u0 * c + v0 * d
+                        y[m] = s1 * a + t1 * b + u1 * c + v1 * d
+                        z[m] = s2 * a + t2 * b + u2 * c + v2 * d
+                elif j + 4 < width:
+                    for m in range(length):
+                        a, b, c, d = s[m], t[m], u[m], v[m]
+                        x[m] = x[m] + s0 * a + t0 * b + u0 * c + v0 * d
+                        y[m] = y[m] + s1 * a + t1 * b + u1 * c + v1 * d
+                        z[m] = z[m] + s2 * a + t2 * b + u2 * c + v2 * d
+                else:
+                    for m in range(length):
+                        a, b, c, d = s[m], t[m], u[m], v[m]
+                        a0[m] += x[m] + s0 * a + t0 * b + u0 * c + v0 * d
+                        a1[m] += y[m] + s1 * a + t1 * b + u1 * c + v1 * d
+                        a2[m] += z[m] + s2 * a + t2 * b + u2 * c + v2 * d
         for i in range(whole, count):
-            c0[:] = 0
+            x[:] = 0
             for j in range(width):
                 s0, s = dots[i, j], right[j, first:last]
                 for m in range(length):
-                    c0[m] += s0 * s[m]
+                    x[m] += s0 * s[m]
             a0 = rows[i, first:last]
             for m in range(length):
-                a0[m] += c0[m]
+                a0[m] += x[m]

@@ -19,7 +19,7 @@ Floats = NDArray[Any]
 Range = tuple[int, int]
 
 # Long sums are made of partial sums over this many rows, whose rounding errors do not grow with n.
-_ROWS = 64
+_ROWS = 128
 # Rows that are looked at by the probes before they are summed: they are still in the second-level cache.
 _PANEL = 16
 # Bytes of the rows that are looked at before they are changed, at least a block: a part of the same cache.
@@ -67,7 +67,10 @@ def gather(
                     _dot_rows(matrix[top:last], probes[s], dots)
                     weight[top:last, given : given + made] = dots[: last - top]
                 _add_rows(matrix[top:last], weight[top:last], part)
-            total[s] += part[:, :columns]
+            for j in range(total.shape[1]):
+                to, some = total[s, j], part[j, :columns]
+                for m in range(columns):
+                    to[m] += some[m]
 
 
 @sums

@@ -28,6 +28,8 @@ from ._array import (
     values_are_at_hand,
 )
 
+# Columns of a matrix whose rows are too short for the kernels; its columns then are what they run along.
+_SHORT = 64
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
 
@@ -119,6 +121,8 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
             )
         matrix = xp.astype(matrix, thin.dtype)
     if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
+        if matrix.shape[-1] <= min(_SHORT, matrix.shape[-2] // 2):
+            return of_numpy(xp, _kernels.product_rows(adjoint(np, views[0]), views[1]))
         return of_numpy(xp, _kernels.adjoint_product_rows(*views))
     if is_torch(xp):
         # MKL takes 30 times as long for a transposed matrix beside two columns (n = 1024).

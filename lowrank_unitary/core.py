@@ -60,21 +60,38 @@ def low_rank_rotation(
     c, b = (astype(xp, x, working) for x in broadcast(xp, *body_factors))
     if k == 1 and core == "auto" and (exact := rotation_of_rank_one(xp, c, b, kind)):
         return LowRankRotation(*(astype(xp, x, dtype) for x in exact))
-    c, b, unit = balance(xp, c, b)
-    W = xp.concat([b, c], axis=-1)
-    # Thin products by the kernels where they are at hand: the threads of BLAS, once awake, take cores from
-    # those that move U.
-    K = adjoint_product(xp, W, W)
+    W, K, unit = balanced_gram(xp, c, b)
     small = False
     if core == "auto":
         core, small = _choose(xp, K, n)
     if core == "gram":
         M = gram_middle(xp, K, small)
+        # By the kernels where they are at hand, as K is: the threads of BLAS, once awake, take cores from
+        # those that move U.
         left, right = W, product(xp, W, adjoint(xp, M if small else _unless_wrong(xp, M, K)))
     else:
         Q, (b_small, c_small) = orthonormalise(xp, W, (k, k))
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))
     return LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
+
+
+def balanced_gram(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
+    """W = [b, c] of balanced columns, K = WᴴW, and what the product has been multiplied by."""
+    W = xp.concat([b, c], axis=-1)
+    if values_are_at_hand(W) and math.prod(W.shape) and 2.0**-40 < xp.max(xp.abs(W)) < 2.0**40:
+        K = adjoint_product(xp, W, W)
+        squares = xp.abs(xp.linalg.diagonal(K))
+        if xp.all(squares > 2.0**-80):
+            # Nothing comes near the ends of the range: K itself knows the norms, and powers of two change no
+            # digit of it.
+            k = c.shape[-1]
+            apart = xp.round(0.25 * (xp.log2(squares[..., :k]) - xp.log2(squares[..., k:])))
+            power = astype(xp, 2.0 ** xp.concat([-apart, apart], axis=-1), real_dtype(xp, W.dtype))
+            across = power[..., None, :]
+            return W * across, K * across * power[..., :, None], xp.ones_like(across[..., :1])
+    c, b, unit = balance(xp, c, b)
+    W = xp.concat([b, c], axis=-1)
+    return W, adjoint_product(xp, W, W), unit
 
 
 def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -93,13 +110,8 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
         xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), 0.0, log_b), log_c),
         xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), 0.0, log_c), log_b),
     )
-    apart = log_b - log_c
-    if values_are_at_hand(apart) and xp.all((xp.abs(log_b) < 50) & (xp.abs(log_c) < 50)):
-        # Nothing comes near the ends of the range: in one pass each, and to the nearest power of two.
-        delta = astype(xp, 2.0 ** xp.round(0.5 * apart), real_dtype(xp, c.dtype))
-        return c * delta, b / delta, xp.ones_like(delta[..., :1])
     # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
-    delta = astype(xp, stop_gradient(2.0 ** xp.round(0.25 * apart)), real_dtype(xp, c.dtype))
+    delta = astype(xp, stop_gradient(2.0 ** xp.round(0.25 * (log_b - log_c))), real_dtype(xp, c.dtype))
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
     shrink = 2.0 ** -xp.where(longest > most, xp.round(longest - most), 0.0)
@@ -111,8 +123,6 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
     """log2 of the norm of every column, safe from overflow and underflow; −inf for a zero column."""
     magnitude = xp.abs(stop_gradient(x))
     largest = xp.max(magnitude, axis=-2, keepdims=True)
-    if values_are_at_hand(largest) and xp.all((largest > 2.0**-40) & (largest < 2.0**40)):
-        return xp.log2(xp.linalg.vector_norm(magnitude, axis=-2, keepdims=True))
     scale = xp.where(largest > 0, largest, 1.0)
     # The largest entry is 1 after scaling, so the norm of a column is 0 only where its scale stands in.
     norm = xp.sqrt(xp.sum((magnitude / scale) ** 2, axis=-2, keepdims=True))

@@ -77,7 +77,7 @@ def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
     cc = K[..., k:, k:]
     upper, lower = eye[..., :k, :], eye[..., k:, :]
     Z = xp.concat([cc @ upper + lower, xp.broadcast_to(upper, (*cc.shape[:-2], k, 2 * k))], axis=-2)
-    S = square_root(xp, eye + K @ Z, 6 if small else 10)
+    S = square_root(xp, eye + K @ Z, 5 if small else 10)
     Y = -Z @ inv(xp, S + S @ S)
     # M = E (I + KY) + Y, and E moves the upper half to the lower one.
     return xp.concat([Y[..., :k, :], Y[..., k:, :] + upper + (K @ Y)[..., :k, :]], axis=-2)

@@ -28,8 +28,6 @@ from ._array import (
     values_are_at_hand,
 )
 
-# Columns of a matrix whose rows are too short for the kernels; its columns then are what they run along.
-_SHORT = 64
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
 
@@ -103,6 +101,8 @@ def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
     if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
         return of_numpy(xp, _kernels.product_rows(*views))
+    if is_column_major(xp, matrix, thin.shape[-1]):
+        return _conj(xp, adjoint_product(xp, matrix.mT, _conj(xp, thin)))
     if matrix.dtype == thin.dtype:
         return matrix @ thin
     if is_numpy(xp):
@@ -121,15 +121,18 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
             )
         matrix = xp.astype(matrix, thin.dtype)
     if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
-        if matrix.shape[-1] <= min(_SHORT, matrix.shape[-2] // 2):
-            return of_numpy(xp, _kernels.product_rows(adjoint(np, views[0]), views[1]))
         return of_numpy(xp, _kernels.adjoint_product_rows(*views))
+    if is_column_major(xp, matrix, thin.shape[-1]):
+        return _conj(xp, product(xp, matrix.mT, _conj(xp, thin)))
     if is_torch(xp):
         # MKL takes 30 times as long for a transposed matrix beside two columns (n = 1024).
         return adjoint(xp, adjoint(xp, thin) @ matrix)
-    if not is_complex(xp, matrix.dtype):
-        return matrix.mT @ thin
-    return xp.conj(matrix.mT @ xp.conj(thin))
+    return _conj(xp, matrix.mT @ _conj(xp, thin))
+
+
+def _conj(xp: Namespace, x: Array) -> Array:
+    """The conjugate; a real array itself."""
+    return xp.conj(x) if is_complex(xp, x.dtype) else x
 
 
 def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, Array | None]:
@@ -223,7 +226,7 @@ def rotation_of_rank_one(xp: Namespace, left: Array, right: Array, kind: str) ->
 def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
     """Whether the fast kernels take the transposed matrix and not this one."""
     view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
-    return view is not None and not view.flags.c_contiguous and _kernels.apply_to(view.mT, 2 * columns)
+    return view is not None and not view.flags.c_contiguous and _kernels.apply_to(view.mT, columns)
 
 
 def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:

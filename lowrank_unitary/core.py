@@ -77,7 +77,8 @@ def low_rank_rotation(
 
 def balanced_gram(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     """W = [b, c] of balanced columns, K = WᴴW, and what the product has been multiplied by."""
-    W = xp.concat([b, c], axis=-1)
+    # Column by column in memory, as the kernels take thin factors.
+    W = xp.concat([b.mT, c.mT], axis=-2).mT
     if values_are_at_hand(W) and math.prod(W.shape) and 2.0**-40 < xp.max(xp.abs(W)) < 2.0**40:
         K = adjoint_product(xp, W, W)
         squares = xp.abs(xp.linalg.diagonal(K))

@@ -286,7 +286,7 @@ def _step_of_factors(
         _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
-    if is_column_major(xp, unitary, k):
+    if is_column_major(xp, unitary, 2 * k):
         # The same step of the transposed matrix: for unitary U, U exp(skew(Uᴴ a bᴴ)) = exp(skew(a (Ub)ᴴ)) U.
         left, right = xp.conj(right), xp.conj(left)
         moved = _step_of_factors(unitary.mT, left, right, kind, core, heal, rng, overwrite)

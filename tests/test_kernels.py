@@ -81,6 +81,22 @@ def without_kernels(patch):
         patch.setattr(module, "kernels_active", lambda: False)
 
 
+@pytest.mark.parametrize("function", ["product", "adjoint_product"])
+def test_column_major_matrices_are_multiplied_from_their_other_side(function, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    A, thin = normal(rng, (40, 23), dtype), normal(rng, (40, 3), dtype)
+    if function == "product":
+        A = ct(A)
+    calls = []
+    for name in ("product_rows", "adjoint_product_rows"):
+        kernel = getattr(_kernels, name)
+        monkeypatch.setattr(_kernels, name, lambda *views, f=kernel: calls.append(f) or f(*views))
+    got = getattr(_primitives, function)(np, np.asfortranarray(A), thin)
+    expected = reference.extended(A if function == "product" else ct(A)) @ thin
+    assert len(calls) == 1
+    assert error(got, expected) <= 8 * np.sqrt(40) * np.finfo(dtype).eps * np.linalg.norm(expected)
+
+
 def test_kernels_take_row_major_matrices_and_leave_the_rest(dtype):
     unitary, _, _ = large_step(dtype, 40)
     most = 64 if unitary.dtype.kind == "f" else 32

@@ -220,9 +220,10 @@ def _dual_rows(thin: Floats) -> Floats:
 
     They are the parts of columnᴴ and i columnᴴ as well, along which a row moves by a product with that.
     """
-    rows = _stack(thin).mT
+    rows = thin.reshape(math.prod(thin.shape[:-2]), *thin.shape[-2:]).mT
     if thin.dtype.kind != "c":
-        return np.ascontiguousarray(rows)
+        # A read-only array is one of another type to compiled functions.
+        return np.require(rows, requirements=("C", "W"))
     real = np.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
     real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = rows.real
     real[:, :, 1, :, 0] = rows.imag

@@ -25,6 +25,20 @@ def medians(functions, repeats=9):
     return {name: float(np.median(seconds)) for name, seconds in times.items()}
 
 
+def rest():
+    """Let the threads of BLAS go to sleep: for a while they wait for more work, and take cores."""
+    time.sleep(0.3)
+
+
+def one_by_one(functions, repeats=9):
+    """Median time of every call, one function after the other, each after a rest."""
+    times = {}
+    for name, function in functions.items():
+        rest()
+        times[name] = median_seconds(function, repeats)
+    return times
+
+
 def workers():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

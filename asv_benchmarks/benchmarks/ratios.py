@@ -1,6 +1,7 @@
 """Whole steps beside the limits of the machine, the published form, and what one would use instead.
 
-Every number is a ratio of two medians from one process, taken in turns, after the result has been judged.
+Every number is a ratio of two medians from one process, after the result has been judged: beside the memory
+in turns, beside other libraries one after the other, since the threads of BLAS go on taking cores for a while.
 """
 
 import contextlib
@@ -61,6 +62,7 @@ class ToLimit:
 
     def track_ratio_to_limit(self, namespace, dtype, n, k, kind):
         host = self.step.space.host(self.step.unitary)
+        limits.rest()
         memory = limits.Memory(host if host.flags.c_contiguous else host.T)
         seconds, three, two = memory.beside(call(self.step, kind), 9 if n >= 4096 else 25)
         limit = two if kind == "known product" else three
@@ -85,7 +87,7 @@ class ToPublished:
     def track_gain_over_published_form(self, dtype, n, k, update):
         step = self.step
         theirs = getattr(published, update)
-        times = limits.medians(
+        times = limits.one_by_one(
             {
                 "ours": call(step, update),
                 "theirs": lambda: theirs(step.unitary, step.left, step.right),
@@ -161,7 +163,7 @@ class ToDense:
             raise SkipNotImplemented(f"{error.name} is not installed") from error
 
     def track_gain_over_dense(self, n, method):
-        times = limits.medians({"ours": call(self.step, "transport"), "theirs": self.theirs}, 7)
+        times = limits.one_by_one({"ours": call(self.step, "transport"), "theirs": self.theirs}, 7)
         return times["theirs"] / times["ours"]
 
     track_gain_over_dense.unit = "time of the dense way / time"
@@ -188,7 +190,7 @@ class ToSketches:
 
     def track_gain_over_other_sketch(self, n, k, method):
         ours = lambda: lu.svd_sketch(self.matrix, k, oversample=8, power_iterations=1, rng=0)  # noqa: E731
-        times = limits.medians({"ours": ours, "theirs": self.theirs})
+        times = limits.one_by_one({"ours": ours, "theirs": self.theirs})
         return times["theirs"] / times["ours"]
 
     track_gain_over_other_sketch.unit = "time of the other / time"
@@ -216,9 +218,10 @@ class Stack:
 
     def track_stack(self, beside):
         if beside == "memory limit":
+            limits.rest()
             seconds, three, _ = limits.Memory(self.unitary).beside(self.run, 15)
             return seconds / three
-        times = limits.medians(
+        times = limits.one_by_one(
             {"ours": self.run, "theirs": lambda: published.transport(self.unitary, self.left, self.right)}, 7
         )
         return times["theirs"] / times["ours"]

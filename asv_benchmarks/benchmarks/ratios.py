@@ -1,7 +1,7 @@
 """Whole steps beside the limits of the machine, the published form, and what one would use instead.
 
 Every number is a ratio of two medians from one process, after the result has been judged: beside the memory
-in turns, beside other libraries one after the other, since the threads of BLAS go on taking cores for a while.
+in turns, beside other libraries one after the other: the threads of BLAS go on taking cores for a while.
 """
 
 import contextlib

@@ -323,6 +323,8 @@ def test_sparse_gradients_are_refused(optimiser):
         ({"rank": 5}, "rank"),
         ({"rank": 0}, "rank"),
         ({"heal": -1}, "heal"),
+        ({"heal": 5}, "heal"),
+        ({"seed": -1}, "seed"),
         ({"update": "cayley"}, "update"),
     ],
 )

@@ -46,12 +46,16 @@ class UnitaryOptimizer(torch.optim.Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         _validate.choice("update", group["update"], UPDATES)
-        _validate.count("heal", group["heal"])
+        for name in ("heal", "seed"):
+            _validate.count(name, group[name])
         for parameter in group["params"]:
             if group["unitary"]:
                 check_square("a parameter of a group with unitary=True", parameter)
             if group["unitary"] or is_marked(parameter):
-                _validate.rank(group["rank"], parameter.shape[-1])
+                n = parameter.shape[-1]
+                _validate.rank(group["rank"], n)
+                if group["heal"] > n:
+                    raise ValueError(f"heal must be between 0 and n = {n}, got {group['heal']}.")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

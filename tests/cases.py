@@ -9,6 +9,8 @@ import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._array import tolerance
 
+# One of each kind and of each precision: for tests in which a library compiles anew for every dtype.
+ONE_OF_EACH = ("float32", "complex128")
 KINDS = (
     "generic",
     "collinear",  # b parallel to Uᴴa, the critical point of a real rank-1 step

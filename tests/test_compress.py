@@ -5,7 +5,7 @@ import tracemalloc
 import jax
 import numpy as np
 import pytest
-from cases import ct, normal
+from cases import ONE_OF_EACH, ct, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +73,7 @@ def test_the_type_is_kept_and_few_columns_are_left_alone(kind):
 
 
 @pytest.mark.parametrize("m", [3, 200])
+@pytest.mark.parametrize("dtype", ONE_OF_EACH)
 def test_inputs_are_untouched_and_all_namespaces_agree(backend, m, dtype):
     rng = np.random.default_rng(1)
     left, right = (normal(rng, (2, 14, m), dtype) / np.arange(1, m + 1)).astype(dtype)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-from cases import ct, normal
+from cases import ONE_OF_EACH, ct, normal
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy
@@ -47,6 +47,7 @@ def test_every_form_gives_the_sketch_of_the_array(form, method, dtype):
 
 
 @pytest.mark.parametrize("method", ["randomized", "krylov"])
+@pytest.mark.parametrize("dtype", ONE_OF_EACH)
 def test_a_pair_of_callables_is_enough(backend, method, dtype):
     left, right = factors(dtype)
     left, right = backend.array(left), backend.array(right)

@@ -40,7 +40,7 @@ def test_scrambling_gives_the_known_answers(key, counter, words):
 
 
 # JAX takes no larger seed.
-@given(st.integers(0, 2**63 - 1), st.integers(1, 2**10))
+@given(st.integers(0, 2**63 - 1), st.sampled_from((1, 2, 17, 1000)))
 def test_words_are_those_that_jax_draws_from_the_same_key(seed, size):
     with jax.enable_x64(True):
         key = jax.random.key(seed, impl="threefry2x32")

@@ -11,7 +11,7 @@ from .judge import adjoint
 class _Factors:
     """128 outer products that fall off, as those of a minibatch do, and their body factors."""
 
-    params = [problems.NAMESPACES, ["float32"], [1024, 4096], [4]]
+    params = [problems.NAMESPACES, ["float32"], [1024, 4096] if problems.FULL else [1024], [4]]
     param_names = problems.NAMES
 
     def setup(self, namespace, dtype, n, k):
@@ -58,7 +58,7 @@ class TrainingStep:
     Δ, H and UᴴΔ have 4096 columns and are there; plain SGD forms ΔHᵀ and subtracts it.
     """
 
-    params = [problems.NAMESPACES, ["float32"], [512, 1024, 2048], [1, 4]]
+    params = [problems.NAMESPACES, ["float32"], [512, 1024, 2048] if problems.FULL else [512], [1, 4]]
     param_names = problems.NAMES
 
     def setup(self, namespace, dtype, n, k):

@@ -1,15 +1,12 @@
 """The two traversals of row-major numpy matrices, and whole steps of rank one, by the compiled kernels.
 
 A complex row is seen as a real row of twice the length: complex arithmetic gets no fused multiply-add.
-With w = u + iv, the product with w is a pair of real dot products, and the update by a multiple of w a
-pair of real updates, so one real kernel with twice as many thin columns serves all four dtypes.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _threads
+from ._real import columns_of, dual_rows, numbers_in, real_rows, stack
 
 Floats = NDArray[Any]
 Range = tuple[int, int]
@@ -40,7 +38,7 @@ def kernels_active() -> bool:
 def apply_to(matrix: Floats, columns: int) -> bool:
     """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
     return (
-        0 < columns * _parts(matrix) <= _MOST_COLUMNS
+        0 < columns * numbers_in(matrix) <= _MOST_COLUMNS
         and matrix.dtype.char in "fdFD"
         and matrix.flags.c_contiguous
         and matrix.size > 0
@@ -51,21 +49,21 @@ def apply_to(matrix: Floats, columns: int) -> bool:
 
 def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
     """matrixᴴ @ [thin, matrix @ probes] in one read of the matrices; thin factors have their batch shape."""
-    real = _real_rows(matrix)
-    given, parts = thin.shape[-1], _parts(matrix)
+    real = real_rows(np, matrix)
+    given, parts = thin.shape[-1], numbers_in(matrix)
     made = 0 if probes is None else probes.shape[-1]
-    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else _dual_rows(probes)
+    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(np, probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
-    weights[..., : parts * given] = _real_rows(thin)
+    weights[..., : parts * given] = real_rows(np, thin)
     threads = _threads_for(real, weights.shape[2])
     total = _sums(real, weights, looked, parts * given, threads)
-    return _columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
+    return columns_of(np, total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
 def product_rows(matrix: Floats, thin: Floats) -> Floats:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     look = _blocks().look
-    real, left = _real_rows(matrix), _dual_rows(thin)
+    real, left = real_rows(np, matrix), dual_rows(np, thin)
     dots = np.empty((*real.shape[:2], left.shape[1]), real.dtype)
     _divided(lambda where, rows: look(real, left, dots, where, rows), real, _threads_for(real, left.shape[1]))
     # The two parts of an entry lie side by side.
@@ -103,8 +101,8 @@ def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int)
 
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
     """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
-    real, real_out = _real_rows(matrix), _real_rows(out)
-    _rotate(real, _dual_rows(left), _dual_rows(right), real_out, out is matrix)
+    real, real_out = real_rows(np, matrix), real_rows(np, out)
+    _rotate(real, dual_rows(np, left), dual_rows(np, right), real_out, out is matrix)
 
 
 def _rotate(real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool) -> None:
@@ -140,8 +138,8 @@ def rank_one_step(
     """
     rank_one = _rank_one()
     in_place = out is matrix
-    real = _real_rows(matrix)
-    real_out = real if in_place else _real_rows(out)
+    real = real_rows(np, matrix)
+    real_out = real if in_place else real_rows(np, out)
     a, b = _columns(left), _columns(right)
     z = a[:, :, :0] if probe is None else _columns(probe)
     code = rank_one.KINDS.index(kind)
@@ -189,63 +187,17 @@ def _threads_for(real: Floats, columns: int) -> int:
     return _threads.thread_count() if real.nbytes * columns >= _PARALLEL else 1
 
 
-def _parts(x: Floats) -> int:
-    """Real numbers in an entry."""
-    return 2 if x.dtype.kind == "c" else 1
-
-
-def _stack(x: Floats) -> Floats:
-    """With one axis for the batch; row-major."""
-    if x.ndim == 2 and x.flags.c_contiguous:
-        return x[None]
-    return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
-
-
 def _columns(x: Floats) -> Floats:
     """A stack of columns for the compiled steps, to which a read-only array is one of another type."""
     flags = x.flags
     if not (flags.c_contiguous and flags.writeable):
         x = x.copy()
-    return x[None] if x.ndim == 2 else _stack(x)
-
-
-def _real_rows(x: Floats) -> Floats:
-    """A row-major stack, with its complex entries as pairs of real ones."""
-    x = _stack(x)
-    return x.view(x.real.dtype) if x.dtype.kind == "c" else x
-
-
-def _dual_rows(thin: Floats) -> Floats:
-    """Real rows whose dot products with a row seen as real are the parts of row · column, for every column.
-
-    They are the parts of columnᴴ and i columnᴴ as well, along which a row moves by a product with that.
-    """
-    rows = thin.reshape(math.prod(thin.shape[:-2]), *thin.shape[-2:]).mT
-    if thin.dtype.kind != "c":
-        # A read-only array is one of another type to compiled functions.
-        return np.require(rows, requirements=("C", "W"))
-    real = np.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
-    real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = rows.real
-    real[:, :, 1, :, 0] = rows.imag
-    real[:, :, 0, :, 1] = -rows.imag
-    return real.reshape(len(rows), 2 * rows.shape[1], 2 * rows.shape[2])
-
-
-def _columns_of(total: Floats, parts: int, shape: tuple[int, ...]) -> Floats:
-    """The columns Σ conj(row) · weight from the real sums with both parts of the weights."""
-    if parts == 1:
-        return total.mT.reshape(shape)
-    # Last axes: column, part of the weight, entry, part of the row.
-    s = total.reshape(len(total), shape[-1], 2, shape[-2], 2)
-    product = np.empty((len(total), shape[-2], shape[-1]), np.result_type(total.dtype, np.complex64))
-    product.real = (s[:, :, 0, :, 0] + s[:, :, 1, :, 1]).mT
-    product.imag = (s[:, :, 1, :, 0] - s[:, :, 0, :, 1]).mT
-    return product.reshape(shape)
+    return x[None] if x.ndim == 2 else stack(np, x)
 
 
 def normal_numbers(key: tuple[int, int], purpose: int, first: tuple[int, int], out: Floats) -> None:
     """Fill real or complex matrices (s, m, n), in double precision, each from its stream of the key."""
-    _normal().normal(*key, purpose, *first, out.view(np.float64).reshape(*out.shape, _parts(out)))
+    _normal().normal(*key, purpose, *first, out.view(np.float64).reshape(*out.shape, numbers_in(out)))
 
 
 # numba is imported at the first matrix that the kernels take.

@@ -1,0 +1,102 @@
+"""Which instance of the GPU kernels a traversal takes, and on how many blocks: arithmetic on sizes alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# 32-bit registers of a thread, of the 64 that blocks of 1024 threads leave it, for what it holds of the rows
+# and of the sums along them, and for its dot products.
+_HELD, _DOTS = 32, 16
+_THREADS = 1024
+# Thin columns, as real ones, from which two products by cuBLAS are preferred.
+MOST_COLUMNS = 16
+
+
+class Launch(NamedTuple):
+    """One kernel: its name with template arguments, the blocks, the threads of each."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    threads: int
+
+
+class _Rows(NamedTuple):
+    """How the threads of a block share a row: packs of `pack` numbers, `packs` of them for each thread."""
+
+    threads: int
+    pack: int
+    packs: int
+    words: int
+
+    def at_once(self, *limits: tuple[int, int]) -> int:
+        """The most rows, of 8, 4, 2 or 1, for pairs of registers that a row takes, and of registers."""
+        return next((rows for rows in (8, 4, 2) if all(rows * need <= most for need, most in limits)), 1)
+
+
+def _rows(columns: int, itemsize: int, aligned: bool, most: int = _HELD) -> _Rows | None:
+    """The sharing of rows of so many real numbers; None for rows that are too long."""
+    pack = 16 // itemsize
+    if columns % pack or not aligned:
+        pack = 1
+    needed = -(-columns // pack)
+    threads = min(_THREADS, -(-needed // 32) * 32)
+    packs = 1
+    while packs * threads < needed:
+        packs *= 2
+    words = packs * pack * itemsize // 4
+    return _Rows(threads, pack, packs, words) if words <= most else None
+
+
+def _name(kind: str, itemsize: int, *template: int) -> str:
+    return f"{kind}<{', '.join(['float' if itemsize == 4 else 'double', *map(str, template)])}>"
+
+
+def takes(columns: int, width: int, itemsize: int) -> bool:
+    """Whether the kernels take rows of so many real numbers, beside so many thin columns."""
+    return 0 < width <= MOST_COLUMNS and _rows(columns, itemsize, columns % (16 // itemsize) == 0) is not None
+
+
+def row_wise(
+    kind: str, count: int, rows: int, columns: int, width: int, itemsize: int, aligned: bool
+) -> Launch:
+    """`rotate` or `look` for `count` matrices of so many rows."""
+    share = _rows(columns, itemsize, aligned)
+    assert share is not None
+    at_once = share.at_once((share.words, _HELD), (width * itemsize // 4, _DOTS))
+    kernel = _name(kind, itemsize, share.pack, share.packs, at_once, width)
+    return Launch(kernel, (count, -(-rows // at_once), 1), share.threads)
+
+
+def gathering(
+    count: int,
+    rows: int,
+    columns: int,
+    given: int,
+    made: int,
+    itemsize: int,
+    aligned: bool,
+    processors: int,
+) -> tuple[Launch, int] | None:
+    """`gather` and the rows of a slab; None where sums for the probes do not fit beside the rows.
+
+    Every multiprocessor gets one slab of rows, or more of small matrices.
+    """
+    width = given + made
+    share = _rows(columns, itemsize, aligned, max(1, _HELD // width) if made else _HELD)
+    if share is None:
+        return None
+    packs = share.packs
+    while packs > 1 and width * packs * share.pack * itemsize // 4 > _HELD:
+        packs //= 2
+    words = packs * share.pack * itemsize // 4
+    at_once = share.at_once((words, _HELD // 2), (max(1, made) * itemsize // 4, _DOTS))
+    pieces = -(-columns // (share.pack * share.threads * packs))
+    slabs = max(1, min(processors // (count * pieces), -(-rows // (4 * at_once))))
+    height = -(-rows // slabs)
+    kernel = _name("gather", itemsize, share.pack, packs, at_once, given, made)
+    return Launch(kernel, (count, -(-rows // height), pieces), share.threads), height
+
+
+def adding(count: int, size: int, itemsize: int) -> Launch:
+    """`add_slabs` for `count` times `size` numbers."""
+    return Launch(_name("add_slabs", itemsize), (count, -(-size // 256), 1), 256)

@@ -1,0 +1,183 @@
+// The two traversals of row-major matrices on a GPU, and what one of them leaves to be added up.
+//
+// All is real: a complex row is a real row of twice the length, beside thin columns that are doubled to match.
+// A block sees whole rows, R at a time. Each of its threads holds the same G packs of V neighbouring numbers of
+// every row in registers, from the dot products of the rows to their change, so that the matrix is read once.
+// Thin factors are rows of the same length, W of them; a stack has one matrix for every blockIdx.x.
+// Blocks have a multiple of 32 threads. Nothing is added by atomics: the same input gives the same result.
+
+template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
+  T x[V];
+};
+
+template <typename T, int V> __device__ Pack<T, V> load(const T *row, int pack) {
+  return reinterpret_cast<const Pack<T, V> *>(row)[pack];
+}
+
+template <typename T> __device__ T warp_sum(T value) {
+  for (int apart = 16; apart > 0; apart /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, apart);
+  return value;
+}
+
+// Every thread ends with the sums over all threads of the block. Scratch has room for 33 M numbers.
+template <typename T, int M> __device__ void block_sums(T (&values)[M], T *scratch) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  T *result = scratch + 32 * M;
+  for (int m = 0; m < M; ++m)
+    values[m] = warp_sum(values[m]);
+  __syncthreads();
+  if (lane == 0)
+    for (int m = 0; m < M; ++m)
+      scratch[32 * m + warp] = values[m];
+  __syncthreads();
+  for (int m = warp; m < M; m += warps) {
+    T sum = warp_sum(lane < warps ? scratch[32 * m + lane] : T(0));
+    if (lane == 0)
+      result[m] = sum;
+  }
+  __syncthreads();
+  for (int m = 0; m < M; ++m)
+    values[m] = result[m];
+}
+
+// Rows top … top + R − 1 of a matrix, as far as there are any; zeros beyond.
+template <typename T, int V, int G, int R>
+__device__ void load_rows(Pack<T, V> (&u)[R][G], const T *matrix, int top, int end, int columns, int start) {
+  for (int g = 0; g < G; ++g) {
+    const int pack = start + g * blockDim.x + threadIdx.x;
+    for (int r = 0; r < R; ++r)
+      if (pack < columns / V && top + r < end)
+        u[r][g] = load<T, V>(matrix + (long long)(top + r) * columns, pack);
+      else
+        for (int v = 0; v < V; ++v)
+          u[r][g].x[v] = 0;
+  }
+}
+
+// dots[r W + w] = row r · left row w, for every thread.
+template <typename T, int V, int G, int R, int W>
+__device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T *left, int columns, T *scratch) {
+  for (int m = 0; m < R * W; ++m)
+    dots[m] = 0;
+  for (int g = 0; g < G; ++g) {
+    const int pack = g * blockDim.x + threadIdx.x;
+    if (pack < columns / V)
+      for (int w = 0; w < W; ++w) {
+        const Pack<T, V> along = load<T, V>(left + (long long)w * columns, pack);
+        for (int r = 0; r < R; ++r)
+          for (int v = 0; v < V; ++v)
+            dots[r * W + w] += u[r][g].x[v] * along.x[v];
+      }
+  }
+  block_sums<T, R * W>(dots, scratch);
+}
+
+// target[i] = source[i] + Σ_w (source[i] · left[w]) right[w]; one block for R rows. They may be one matrix.
+template <typename T, int V, int G, int R, int W>
+__global__ void __launch_bounds__(1024)
+    rotate(const T *source, T *target, const T *left, const T *right, int rows, int columns) {
+  __shared__ T scratch[33 * R * W];
+  const long long size = (long long)rows * columns;
+  source += blockIdx.x * size;
+  target += blockIdx.x * size;
+  left += (long long)blockIdx.x * W * columns;
+  right += (long long)blockIdx.x * W * columns;
+  const int top = blockIdx.y * R;
+  Pack<T, V> u[R][G];
+  T dots[R * W];
+  load_rows<T, V, G, R>(u, source, top, rows, columns, 0);
+  dot_rows<T, V, G, R, W>(dots, u, left, columns, scratch);
+  for (int g = 0; g < G; ++g) {
+    const int pack = g * blockDim.x + threadIdx.x;
+    if (pack >= columns / V)
+      continue;
+    // Summed up first, and rounded into the row once: rounding is what makes a matrix drift from unitary.
+    Pack<T, V> change[R] = {};
+    for (int w = 0; w < W; ++w) {
+      const Pack<T, V> along = load<T, V>(right + (long long)w * columns, pack);
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v)
+          change[r].x[v] += dots[r * W + w] * along.x[v];
+    }
+    for (int r = 0; r < R; ++r)
+      if (top + r < rows) {
+        for (int v = 0; v < V; ++v)
+          change[r].x[v] += u[r][g].x[v];
+        reinterpret_cast<Pack<T, V> *>(target + (long long)(top + r) * columns)[pack] = change[r];
+      }
+  }
+}
+
+// out[i, w] = source[i] · left[w]; one block for R rows.
+template <typename T, int V, int G, int R, int W>
+__global__ void __launch_bounds__(1024) look(const T *source, const T *left, T *out, int rows, int columns) {
+  __shared__ T scratch[33 * R * W];
+  source += (long long)blockIdx.x * rows * columns;
+  left += (long long)blockIdx.x * W * columns;
+  out += (long long)blockIdx.x * rows * W;
+  const int top = blockIdx.y * R;
+  Pack<T, V> u[R][G];
+  T dots[R * W];
+  load_rows<T, V, G, R>(u, source, top, rows, columns, 0);
+  dot_rows<T, V, G, R, W>(dots, u, left, columns, scratch);
+  if (threadIdx.x == 0)
+    for (int m = 0; m < R * W; ++m)
+      if (top + m / W < rows)
+        out[(long long)top * W + m] = dots[m];
+}
+
+// partial[s, w] = Σ_i weights[i, w] source[i] over the rows i of slab s, of `height` rows each, for blockIdx.y = s;
+// and below them, partial[s, W + p] = Σ_i (source[i] · probes[p]) source[i]. Without probes the rows may be cut
+// into pieces of G packs a thread, one for every blockIdx.z.
+template <typename T, int V, int G, int R, int W, int P>
+__global__ void __launch_bounds__(1024)
+    gather(const T *source, const T *weights, const T *probes, T *partial, int rows, int columns, int height) {
+  __shared__ T scratch[33 * R * (P ? P : 1)];
+  const int start = blockIdx.z * G * blockDim.x;
+  source += (long long)blockIdx.x * rows * columns;
+  weights += (long long)blockIdx.x * rows * W;
+  probes += (long long)blockIdx.x * P * columns;
+  partial += ((long long)blockIdx.x * gridDim.y + blockIdx.y) * (W + P) * columns;
+  const int end = min(rows, (int)(blockIdx.y + 1) * height);
+  Pack<T, V> total[W + P][G] = {};
+  for (int top = blockIdx.y * height; top < end; top += R) {
+    Pack<T, V> u[R][G];
+    load_rows<T, V, G, R>(u, source, top, end, columns, start);
+    T weight[R][W + P];
+    for (int r = 0; r < R; ++r)
+      for (int w = 0; w < W; ++w)
+        weight[r][w] = top + r < end ? weights[(long long)(top + r) * W + w] : T(0);
+    if constexpr (P > 0) {
+      T dots[R * P];
+      dot_rows<T, V, G, R, P>(dots, u, probes, columns, scratch);
+      for (int r = 0; r < R; ++r)
+        for (int p = 0; p < P; ++p)
+          weight[r][W + p] = dots[r * P + p];
+    }
+    for (int r = 0; r < R; ++r)
+      for (int w = 0; w < W + P; ++w)
+        for (int g = 0; g < G; ++g)
+          for (int v = 0; v < V; ++v)
+            total[w][g].x[v] += weight[r][w] * u[r][g].x[v];
+  }
+  for (int w = 0; w < W + P; ++w)
+    for (int g = 0; g < G; ++g) {
+      const int pack = start + g * blockDim.x + threadIdx.x;
+      if (pack < columns / V)
+        reinterpret_cast<Pack<T, V> *>(partial + (long long)w * columns)[pack] = total[w][g];
+    }
+}
+
+// total[i] = Σ_s partial[s, i], in the order of the slabs, for `size` numbers of each matrix.
+template <typename T> __global__ void add_slabs(const T *partial, T *total, int slabs, int size) {
+  partial += (long long)blockIdx.x * slabs * size;
+  total += (long long)blockIdx.x * size;
+  const int i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= size)
+    return;
+  T sum = 0;
+  for (int s = 0; s < slabs; ++s)
+    sum += partial[(long long)s * size + i];
+  total[i] = sum;
+}

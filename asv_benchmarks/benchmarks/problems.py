@@ -20,21 +20,22 @@ FULL = os.environ.get("LOWRANK_UNITARY_PROFILE") == "full"
 NAMESPACES = ["numpy", "torch", "jax", "cupy:cuda", "torch:cuda"] if FULL else ["numpy"]
 # Both precisions, real and complex. The names and the sizes are columns of the results: append only, too.
 DTYPES = ["float32", "float64", "complex64", "complex128"] if FULL else ["float32", "complex128"]
-SIZES = [64, 256, 1024, 4096, 8192] if FULL else [64, 1024]
+SIZES = [64, 256, 1024, 4096, 8192] if FULL else [1024]
 RANKS = [1, 4, 16, 64] if FULL else [1, 16]
 # Of ratios, which take longer.
 RATIO_DTYPES = DTYPES if FULL else ["float32"]
-RATIO_SIZES = [1024, 2048, 4096, 8192] if FULL else [1024, 4096]
-RATIO_RANKS = RANKS if FULL else [1, 16]
-PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 2048]
-DENSE_SIZES = [64, 256, 1024, 2048] if FULL else [1024]
+RATIO_SIZES = [1024, 2048, 4096, 8192] if FULL else [1024]
+RATIO_RANKS = RANKS if FULL else [1]
+PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 1024]
+DENSE_SIZES = [64, 256, 1024, 2048] if FULL else [256]
+SMALL_SIZES = [16, 64, 128] if FULL else [64]
 NAMES = ["namespace", "dtype", "n", "k"]
 
-TIMED = [NAMESPACES, DTYPES, SIZES, RANKS]
+TIMED = [NAMESPACES, DTYPES if FULL else DTYPES[:1], SIZES, RANKS]
 # Small enough for a dense definition in extended precision.
 JUDGED = [NAMESPACES, DTYPES, [64], RANKS]
 # Large enough for an n×n array to stand out from the interpreter.
-WEIGHED = [NAMESPACES, DTYPES, [1024, 8192] if FULL else [1024], RANKS]
+WEIGHED = [NAMESPACES, DTYPES if FULL else DTYPES[:1], [1024, 8192] if FULL else [1024], RANKS]
 
 # Rows are filled a panel at a time: a temporary of the whole matrix would hide what is measured.
 PANEL = 64

@@ -172,7 +172,7 @@ class ToDense:
 class ToSketches:
     """Other randomised decompositions over svd_sketch, with as many samples and iterations."""
 
-    params = [[1024], [4, 16], ["scikit-learn randomized_svd", "torch svd_lowrank"]]
+    params = [[1024], [4, 16] if problems.FULL else [4], ["scikit-learn randomized_svd", "torch svd_lowrank"]]
     param_names = ["n", "k", "method"]
 
     def setup(self, n, k, method):
@@ -232,7 +232,7 @@ class Stack:
 class Small:
     """Microseconds of a whole call at k = 1, where n² hardly counts."""
 
-    params = [["numpy", "torch"], ["float32", "complex128"], [16, 64, 128], [0, 1]]
+    params = [["numpy", "torch"], problems.RATIO_DTYPES, problems.SMALL_SIZES, [0, 1]]
     param_names = ["namespace", "dtype", "n", "heal"]
 
     def setup(self, namespace, dtype, n, heal):

@@ -128,7 +128,7 @@ class TrainingStep:
 class TrainingLoss:
     """Mean training loss of the last 10 of 60 steps at one learning rate."""
 
-    params = [SIZES[:1], [*PAIRS[0], *PAIRS[1]], [1, 4]]
+    params = [SIZES[:1], [*PAIRS[0], *PAIRS[1]], [1, 4] if problems.FULL else [1]]
     param_names = ["n", "method", "k"]
     timeout = 1200
 

@@ -74,8 +74,8 @@ def markdown(rows):
 def caption(path, machine, versions):
     cpu = machine.get("cpu", "CPU").split(",")[0] or "CPU"
     return (
-        f"{cpu}, {machine.get('num_cpu', '?')} cores, all used by the kernels; {versions}; medians taken in "
-        f"turns within one process; commit {path.stem.split('-')[0]}"
+        f"{cpu}, {machine.get('num_cpu', '?')} cores, all used by the kernels; {versions}; medians "
+        f"within one process; commit {path.stem.split('-')[0]}"
     )
 
 

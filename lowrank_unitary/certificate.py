@@ -23,7 +23,7 @@ from ._array import (
     thin_dtype,
 )
 from ._primitives import adjoint, beside, broadcast, eye_like, scaled_columns
-from .core import balance, checked, factor_dtype, gram_is_exact, orthonormalise
+from .core import balanced_gram, checked, factor_dtype, gram_is_exact, orthonormalise
 from .factors import BodyFactors, LowRankRotation
 from .polar import dense_change as polar_change
 from .rotation import checked as checked_rotation
@@ -181,12 +181,9 @@ def rotation_certificate(
         _validate.namespace_of(body_left=body_factors.left, unitary_defect=unitary_defect)
         before = astype(xp, stop_gradient(unitary_defect), real_dtype(xp, working))
 
-    balanced_c, balanced_b, unit = balance(xp, c, b)
-    W = beside(xp, balanced_b, balanced_c)
-    exact = gram_is_exact(xp, adjoint(xp, W) @ W) & (2 * k < n)
-    _, (b_small, c_small, L_small, R_small) = orthonormalise(
-        xp, beside(xp, balanced_b, balanced_c, L, R), (k, k, width, width)
-    )
+    W, K, unit = balanced_gram(xp, c, b)
+    exact = gram_is_exact(xp, K) & (2 * k < n)
+    _, (b_small, c_small, L_small, R_small) = orthonormalise(xp, beside(xp, W, L, R), (k, k, width, width))
     X = c_small @ adjoint(xp, b_small)
     turned = L_small @ adjoint(xp, R_small)
 
@@ -201,7 +198,7 @@ def rotation_certificate(
     # Rounding: of the pull-back relative to the step, and of the new entries.
     grain, root = eps(xp, thin), 1.0 + 0.25 * math.sqrt(n)
     # Columns may cancel in the product: it is their own size that is rounded.
-    size = xp.linalg.matrix_norm(balanced_c) * xp.linalg.matrix_norm(balanced_b) / unit[..., 0, 0]
+    size = xp.linalg.matrix_norm(W[..., k:]) * xp.linalg.matrix_norm(W[..., :k]) / unit[..., 0, 0]
     pulled = grain * root * size
     stored = grain if dtype is None else eps(xp, dtype)
     written = math.sqrt(n) / 2.0 * stored + grain * root * xp.linalg.matrix_norm(L) * xp.linalg.matrix_norm(R)

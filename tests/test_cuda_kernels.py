@@ -23,6 +23,8 @@ SIZES = (1, 5, 33, 130)
 # What the kernels take after the pointers to their arrays, and how many of these there are.
 POINTERS = {"rotate": 4, "look": 3, "gather": 4, "add_slabs": 2}
 PROCESSORS = 3
+# Of a block: two warps, so that the rows of larger matrices take several packs a thread.
+THREADS = 64
 
 
 def problem(n, k, p, dtype, batch=()):
@@ -58,7 +60,8 @@ def on_cpu(tmp_path_factory):
     patch.setattr(_cuda, "_processors", lambda: PROCESSORS)
     patch.setattr(_cuda, "_address", lambda x: x.ctypes.data)
     patch.setattr(_cuda, "run", lambda launch, *arguments: needed.setdefault(launch.kernel, len(needed)))
-    with np.errstate(all="ignore"):  # nothing is written to the results yet
+    with pytest.MonkeyPatch.context() as blocks, np.errstate(all="ignore"):  # results are not written yet
+        blocks.setattr(_launches, "_THREADS", THREADS)
         for call in all_calls():
             results(*call)
     folder = tmp_path_factory.mktemp("cuda")
@@ -90,8 +93,13 @@ def on_cpu(tmp_path_factory):
     patch.undo()
 
 
+@pytest.fixture
+def small_blocks(on_cpu, monkeypatch):
+    monkeypatch.setattr(_launches, "_THREADS", THREADS)
+
+
 @pytest.mark.parametrize("call", all_calls(), ids=str)
-def test_kernels_give_the_products_and_the_rotation_of_their_definition(call, on_cpu):
+def test_kernels_give_the_products_and_the_rotation_of_their_definition(call, small_blocks):
     n, _, p, dtype, _ = call
     A, a, b, z = problem(*call)
     wide = reference.extended(A)
@@ -108,7 +116,7 @@ def test_kernels_give_the_products_and_the_rotation_of_their_definition(call, on
     assert error(gathered, expected) <= 2 * bound * np.linalg.norm(expected)
 
 
-def test_nan_stays_in_its_row_and_passes_through_sums(on_cpu):
+def test_nan_stays_in_its_row_and_passes_through_sums(small_blocks):
     A, a, b, z = problem(33, 1, 1, "float32")
     A[7, 11] = np.nan
     out = np.empty_like(A)
@@ -121,7 +129,7 @@ def test_nan_stays_in_its_row_and_passes_through_sums(on_cpu):
     assert np.isfinite(np.delete(gathered[:, 0], 11)).all()
 
 
-sizes = st.one_of(st.integers(1, 300), st.sampled_from((512, 1000, 4096, 8192, 16384)))
+sizes = st.one_of(st.integers(1, 300), st.sampled_from((512, 1000, 4096, 8192, 16384, 10**6)))
 
 
 @given(
@@ -133,7 +141,7 @@ sizes = st.one_of(st.integers(1, 300), st.sampled_from((512, 1000, 4096, 8192, 1
     aligned=st.booleans(),
 )
 def test_blocks_cover_all_rows_and_columns_once(rows, columns, count, width, itemsize, aligned):
-    if not _launches.takes(columns, width, itemsize):
+    if not _launches.takes(rows, columns, width, itemsize):
         return
     launch = _launches.row_wise("rotate", count, rows, columns, width, itemsize, aligned)
     pack, packs, at_once, thin = template(launch)
@@ -143,6 +151,7 @@ def test_blocks_cover_all_rows_and_columns_once(rows, columns, count, width, ite
     assert launch.threads <= 1024
     assert pack * packs * launch.threads >= columns
     assert launch.grid[0] == count
+    assert max(launch.grid[1:]) <= 65535
     assert 0 <= launch.grid[1] * at_once - rows < at_once
     assert at_once * packs * pack * itemsize <= 4 * 32
     assert at_once == 1 or at_once * width * itemsize <= 4 * 16
@@ -160,7 +169,7 @@ def test_blocks_cover_all_rows_and_columns_once(rows, columns, count, width, ite
 def test_slabs_and_pieces_cover_all_rows_and_columns(
     rows, columns, count, given_columns, made, itemsize, processors
 ):
-    if not _launches.takes(columns, given_columns + made, itemsize):
+    if not _launches.takes(rows, columns, given_columns + made, itemsize):
         return
     plan = _launches.gathering(count, rows, columns, given_columns, made, itemsize, True, processors)
     if plan is None:
@@ -189,10 +198,13 @@ def instances():
         (64, 4096, 16384), (1, 4), (0, 1), ((1, 4), (1, 8), (2, 4))
     ):
         columns, width = n * numbers, 2 * (k + p) * numbers
-        if _launches.takes(columns, width, itemsize):
+        if _launches.takes(n, columns, width, itemsize):
             names.add(_launches.row_wise("rotate", 1, n, columns, width, itemsize, True).kernel)
         plan = _launches.gathering(1, n, columns, k * numbers, p * numbers, itemsize, True, 132)
-        names.add(plan[0].kernel if plan else _launches.adding(1, n, itemsize).kernel)
+        if plan is None:
+            names.add(_launches.row_wise("look", 1, n, columns, p * numbers, itemsize, True).kernel)
+            plan = _launches.gathering(1, n, columns, (k + p) * numbers, 0, itemsize, True, 132)
+        names |= {plan[0].kernel, _launches.adding(1, n, itemsize).kernel}
     return sorted(names)
 
 
@@ -203,6 +215,7 @@ def test_kernels_compile_for_a_gpu_and_hold_what_they_hold_in_registers(architec
     arguments = {
         "rotate": "const T *, T *, const T *, const T *, int, int",
         "gather": "const T *, const T *, const T *, T *, int, int, int",
+        "look": "const T *, const T *, T *, int, int",
         "add_slabs": "const T *, T *, int, int",
     }
     text = [_cuda.source()]

@@ -18,7 +18,8 @@ import lowrank_unitary as lu
 FULL = os.environ.get("LOWRANK_UNITARY_PROFILE") == "full"
 # "library" or "library:device"; what is not there is skipped, with the reason.
 NAMESPACES = ["numpy", "torch", "jax", "cupy:cuda", "torch:cuda"] if FULL else ["numpy"]
-# Both precisions, real and complex. The names and the sizes are columns of the results: append only, too.
+# Both precisions, real and complex; in the quick profile for accuracy, times of the first alone. The names
+# and the sizes are columns of the results: append only, too.
 DTYPES = ["float32", "float64", "complex64", "complex128"] if FULL else ["float32", "complex128"]
 SIZES = [64, 256, 1024, 4096, 8192] if FULL else [1024]
 RANKS = [1, 4, 16, 64] if FULL else [1, 16]
@@ -26,7 +27,7 @@ RANKS = [1, 4, 16, 64] if FULL else [1, 16]
 RATIO_DTYPES = DTYPES if FULL else ["float32"]
 RATIO_SIZES = [1024, 2048, 4096, 8192] if FULL else [1024]
 RATIO_RANKS = RANKS if FULL else [1]
-PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 1024]
+PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 512]
 DENSE_SIZES = [64, 256, 1024, 2048] if FULL else [256]
 SMALL_SIZES = [16, 64, 128] if FULL else [64]
 NAMES = ["namespace", "dtype", "n", "k"]

@@ -116,7 +116,8 @@ def rotate(
 @numba.njit(nogil=True, cache=True)
 def _panel(row_bytes: int, width: int) -> int:
     """A block of rows of a large matrix, more of a small one: every call costs something."""
-    block = 3 if width >= 4 else 4
+    # Four columns take three rows, two of them or one take four.
+    block = 4 if width < 4 else 12 if width % 4 else 3
     return max(block, min(60, _PANEL_BYTES // row_bytes // block * block))
 
 

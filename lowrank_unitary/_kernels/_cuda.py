@@ -23,7 +23,9 @@ def apply_to(matrix: Array, columns: int) -> bool:
         matrix.dtype.char in "fdFD"
         and matrix.flags.c_contiguous
         and matrix.size > 0
-        and _launches.takes(matrix.shape[-1] * numbers, columns * numbers, matrix.dtype.itemsize // numbers)
+        and _launches.takes(
+            matrix.shape[-2], matrix.shape[-1] * numbers, columns * numbers, matrix.dtype.itemsize // numbers
+        )
     )
 
 

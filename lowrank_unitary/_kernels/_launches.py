@@ -8,7 +8,9 @@ from typing import NamedTuple
 # and of the sums along them, and for its dot products.
 _HELD, _DOTS = 32, 16
 _THREADS = 1024
-# Thin columns, as real ones, from which two products by cuBLAS are preferred.
+# Blocks along the second axis of a grid.
+_BLOCKS = 65535
+# Thin columns, as real ones, up to which the kernels are meant; of more, products by cuBLAS.
 MOST_COLUMNS = 16
 
 
@@ -51,9 +53,13 @@ def _name(kind: str, itemsize: int, *template: int) -> str:
     return f"{kind}<{', '.join(['float' if itemsize == 4 else 'double', *map(str, template)])}>"
 
 
-def takes(columns: int, width: int, itemsize: int) -> bool:
-    """Whether the kernels take rows of so many real numbers, beside so many thin columns."""
-    return 0 < width <= MOST_COLUMNS and _rows(columns, itemsize, columns % (16 // itemsize) == 0) is not None
+def takes(rows: int, columns: int, width: int, itemsize: int) -> bool:
+    """Whether the kernels take so many rows of real numbers, beside so many thin columns."""
+    return (
+        0 < width <= MOST_COLUMNS
+        and rows <= _BLOCKS
+        and _rows(columns, itemsize, columns % (16 // itemsize) == 0) is not None
+    )
 
 
 def row_wise(

@@ -20,10 +20,10 @@ template <typename T> __device__ T warp_sum(T value) {
   return value;
 }
 
-// Every thread ends with the sums over all threads of the block. Scratch has room for 33 M numbers.
-template <typename T, int M> __device__ void block_sums(T (&values)[M], T *scratch) {
+// Every thread ends with the sums over all threads of the block.
+template <typename T, int M> __device__ void block_sums(T (&values)[M]) {
+  __shared__ T scratch[32 * M], result[M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  T *result = scratch + 32 * M;
   for (int m = 0; m < M; ++m)
     values[m] = warp_sum(values[m]);
   __syncthreads();
@@ -57,7 +57,7 @@ __device__ void load_rows(Pack<T, V> (&u)[R][G], const T *matrix, int top, int e
 
 // dots[r W + w] = row r · left row w, for every thread.
 template <typename T, int V, int G, int R, int W>
-__device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T *left, int columns, T *scratch) {
+__device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T *left, int columns) {
   for (int m = 0; m < R * W; ++m)
     dots[m] = 0;
   for (int g = 0; g < G; ++g) {
@@ -70,24 +70,28 @@ __device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T 
             dots[r * W + w] += u[r][g].x[v] * along.x[v];
       }
   }
-  block_sums<T, R * W>(dots, scratch);
+  block_sums<T, R * W>(dots);
+}
+
+// R rows of this block's matrix in registers, and their products with the left rows; which rows these are.
+template <typename T, int V, int G, int R, int W>
+__device__ int see_rows(Pack<T, V> (&u)[R][G], T (&dots)[R * W], const T *source, const T *left, int rows,
+                        int columns) {
+  const int top = blockIdx.y * R;
+  load_rows<T, V, G, R>(u, source + (long long)blockIdx.x * rows * columns, top, rows, columns, 0);
+  dot_rows<T, V, G, R, W>(dots, u, left + (long long)blockIdx.x * W * columns, columns);
+  return top;
 }
 
 // target[i] = source[i] + Σ_w (source[i] · left[w]) right[w]; one block for R rows. They may be one matrix.
 template <typename T, int V, int G, int R, int W>
 __global__ void __launch_bounds__(1024)
     rotate(const T *source, T *target, const T *left, const T *right, int rows, int columns) {
-  __shared__ T scratch[33 * R * W];
-  const long long size = (long long)rows * columns;
-  source += blockIdx.x * size;
-  target += blockIdx.x * size;
-  left += (long long)blockIdx.x * W * columns;
-  right += (long long)blockIdx.x * W * columns;
-  const int top = blockIdx.y * R;
   Pack<T, V> u[R][G];
   T dots[R * W];
-  load_rows<T, V, G, R>(u, source, top, rows, columns, 0);
-  dot_rows<T, V, G, R, W>(dots, u, left, columns, scratch);
+  const int top = see_rows<T, V, G, R, W>(u, dots, source, left, rows, columns);
+  target += (long long)blockIdx.x * rows * columns;
+  right += (long long)blockIdx.x * W * columns;
   for (int g = 0; g < G; ++g) {
     const int pack = g * blockDim.x + threadIdx.x;
     if (pack >= columns / V)
@@ -112,15 +116,10 @@ __global__ void __launch_bounds__(1024)
 // out[i, w] = source[i] · left[w]; one block for R rows.
 template <typename T, int V, int G, int R, int W>
 __global__ void __launch_bounds__(1024) look(const T *source, const T *left, T *out, int rows, int columns) {
-  __shared__ T scratch[33 * R * W];
-  source += (long long)blockIdx.x * rows * columns;
-  left += (long long)blockIdx.x * W * columns;
-  out += (long long)blockIdx.x * rows * W;
-  const int top = blockIdx.y * R;
   Pack<T, V> u[R][G];
   T dots[R * W];
-  load_rows<T, V, G, R>(u, source, top, rows, columns, 0);
-  dot_rows<T, V, G, R, W>(dots, u, left, columns, scratch);
+  const int top = see_rows<T, V, G, R, W>(u, dots, source, left, rows, columns);
+  out += (long long)blockIdx.x * rows * W;
   if (threadIdx.x == 0)
     for (int m = 0; m < R * W; ++m)
       if (top + m / W < rows)
@@ -133,7 +132,6 @@ __global__ void __launch_bounds__(1024) look(const T *source, const T *left, T *
 template <typename T, int V, int G, int R, int W, int P>
 __global__ void __launch_bounds__(1024)
     gather(const T *source, const T *weights, const T *probes, T *partial, int rows, int columns, int height) {
-  __shared__ T scratch[33 * R * (P ? P : 1)];
   const int start = blockIdx.z * G * blockDim.x;
   source += (long long)blockIdx.x * rows * columns;
   weights += (long long)blockIdx.x * rows * W;
@@ -150,7 +148,7 @@ __global__ void __launch_bounds__(1024)
         weight[r][w] = top + r < end ? weights[(long long)(top + r) * W + w] : T(0);
     if constexpr (P > 0) {
       T dots[R * P];
-      dot_rows<T, V, G, R, P>(dots, u, probes, columns, scratch);
+      dot_rows<T, V, G, R, P>(dots, u, probes, columns);
       for (int r = 0; r < R; ++r)
         for (int p = 0; p < P; ++p)
           weight[r][W + p] = dots[r * P + p];

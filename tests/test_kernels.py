@@ -237,6 +237,19 @@ def test_kernels_refuse_nothing_that_is_read_only(dtype):
     np.testing.assert_array_equal(lu.unitary_transport(*arrays), expected)
 
 
+def test_read_only_factors_compile_nothing_anew(dtype):
+    # Column by column in memory they could be taken as they are, as those of another type.
+    rng = np.random.default_rng(0)
+    array, *thin = normal(rng, (8, 8), dtype), *(np.asfortranarray(normal(rng, (8, 3), dtype)) for _ in "LR")
+    rotation = lu.LowRankRotation(*thin)
+    expected = lu.rotate(array, rotation)
+    compiled = _kernels._rows._blocks().rotate.signatures
+    for x in thin:
+        x.flags.writeable = False
+    np.testing.assert_array_equal(lu.rotate(array, rotation), expected)
+    assert _kernels._rows._blocks().rotate.signatures == compiled
+
+
 def test_factors_may_be_parts_of_the_stack_that_is_overwritten(dtype):
     stack = np.stack([lu.random_unitary(6, dtype=dtype, rng=i) for i in range(4)])
     # The column for every matrix lies in the first one.

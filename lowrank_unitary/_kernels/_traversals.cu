@@ -26,7 +26,6 @@ template <typename T, int M> __device__ void block_sums(T (&values)[M]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (int m = 0; m < M; ++m)
     values[m] = warp_sum(values[m]);
-  __syncthreads();
   if (lane == 0)
     for (int m = 0; m < M; ++m)
       scratch[32 * m + warp] = values[m];

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import ct, error, normal
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lowrank_unitary import reference
@@ -129,6 +129,19 @@ def test_nan_stays_in_its_row_and_passes_through_sums(small_blocks):
     assert np.isfinite(np.delete(gathered[:, 0], 11)).all()
 
 
+def test_packs_are_read_only_from_where_they_may_be(monkeypatch):
+    launches = []
+    monkeypatch.setattr(_cuda, "_cupy", lambda: np)
+    monkeypatch.setattr(_cuda, "_address", lambda x: x.ctypes.data)
+    monkeypatch.setattr(_cuda, "run", lambda launch, *arguments: launches.append(launch))
+    memory = np.zeros(64 * 64 + 8, np.float32)
+    first = -(memory.ctypes.data // 4) % 4
+    for start in (first, first + 1):
+        matrix = memory[start : start + 64 * 64].reshape(64, 64)
+        _cuda.product_rows(matrix, np.zeros((64, 1), np.float32))
+    assert [template(launch)[0] for launch in launches] == [4, 1]
+
+
 sizes = st.one_of(st.integers(1, 300), st.sampled_from((512, 1000, 4096, 8192, 16384, 10**6)))
 
 
@@ -166,6 +179,7 @@ def test_blocks_cover_all_rows_and_columns_once(rows, columns, count, width, ite
     itemsize=st.sampled_from((4, 8)),
     processors=st.sampled_from((1, 108, 132)),
 )
+@example(rows=4096, columns=4096, count=1, given_columns=1, made=0, itemsize=4, processors=108)
 def test_slabs_and_pieces_cover_all_rows_and_columns(
     rows, columns, count, given_columns, made, itemsize, processors
 ):
@@ -181,6 +195,8 @@ def test_slabs_and_pieces_cover_all_rows_and_columns(
     assert (first, second) == (given_columns, made)
     assert (launch.grid[1] - 1) * height < rows <= launch.grid[1] * height
     assert pack * packs * launch.threads * launch.grid[2] >= columns
+    # No more slabs than there are multiprocessors for them.
+    assert launch.grid[1] == 1 or np.prod(launch.grid) <= processors
     # Probes are looked along by whole rows.
     assert launch.grid[2] == 1 or not made
     assert packs == 1 or (given_columns + made) * packs * pack * itemsize <= 4 * 32

@@ -96,8 +96,9 @@ def make_step(seed, n, k, dtype, kind="generic", norm=1.0, batch=()):
     if kind == "zero":
         a[...], b[...] = 0, 0
     if kind == "rank one":
-        a = a[..., :1] * rng.standard_normal(k)
-        b = b[..., :1] * rng.standard_normal(k)
+        # All of one sign: where columns cancel, the sum of their products is known to eps of the largest only.
+        a = a[..., :1] * np.abs(rng.standard_normal(k))
+        b = b[..., :1] * np.abs(rng.standard_normal(k))
     if kind == "decaying":
         a = a * 10.0 ** -np.arange(k)
     size = np.linalg.norm(a @ ct(b), 2, axis=(-2, -1))[..., None, None]

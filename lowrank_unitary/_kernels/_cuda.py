@@ -1,103 +1,270 @@
-"""The two traversals of cupy matrices by kernels that are compiled on first use.
+"""Steps of matrices on a CUDA device, cupy's or torch's, by kernels that are compiled on first use.
 
-Nothing here waits for the device, and everything runs on cupy's current stream.
+Nothing here waits for the device. Everything runs on the current stream of the library that the arrays come
+from, in memory of that library, so that its streams, its graphs and its allocator know of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
+import importlib.util
+import math
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from . import _launches
 from ._launches import Launch
-from ._real import columns_of, dual_rows, numbers_in, real_rows
+from ._rows import allowed
 
 Array = Any
+
+# What moves U, as the kernels know it.
+KINDS = ("geodesic", "cayley", "polar")
+# Columns of a step, and probes, up to which one block makes the core.
+_MOST_RANK = 16
+# Rows up to which one block moves a whole matrix, which it finds in the cache again.
+_SMALL = 128
+_TEXTS = ("_traversals.cu", "_thin.cu", "_rank_one.cu", "_core.cu")
+_SINGLE = ("float32", "complex64")
+
+
+@functools.cache
+def active() -> bool:
+    """Whether cupy is installed and finds a CUDA device, and the environment does not turn kernels off."""
+    if not allowed() or importlib.util.find_spec("cupy") is None:
+        return False
+    cuda = _cupy().cuda
+    # Warps of other makers have 64 threads.
+    return bool(cuda.is_available()) and not cuda.runtime.is_hip
 
 
 def apply_to(matrix: Array, columns: int) -> bool:
     """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
-    numbers = numbers_in(matrix)
-    return (
-        matrix.dtype.char in "fdFD"
-        and matrix.flags.c_contiguous
-        and matrix.size > 0
-        and _launches.takes(
-            matrix.shape[-2], matrix.shape[-1] * numbers, columns * numbers, matrix.dtype.itemsize // numbers
-        )
-    )
+    return _takes(matrix, columns * _parts(matrix))
+
+
+def steps_apply_to(matrix: Array, rank: int, probes: int) -> bool:
+    """Whether whole steps do."""
+    return 0 < rank <= _MOST_RANK and probes <= _MOST_RANK and _takes(matrix, 1)
+
+
+def _takes(matrix: Array, width: int) -> bool:
+    name = _dtype(matrix)
+    if name not in ("float32", "float64", "complex64", "complex128") or 0 in matrix.shape:
+        return False
+    rows, columns = matrix.shape[-2], matrix.shape[-1] * _parts(matrix)
+    return _launches.takes(rows, columns, width, _itemsize(matrix)) and _is_contiguous(matrix)
+
+
+def share_memory(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    if _is_torch(x):
+        return bool(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
+    return bool(_cupy().may_share_memory(x, y))
+
+
+def empty_like(matrix: Array) -> Array:
+    """An array for a result, as `matrix` is."""
+    return _empty(matrix, tuple(matrix.shape), _dtype(matrix))
 
 
 def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None) -> Array:
     """matrixᴴ @ [thin, matrix @ probes]: one read of the matrices, or two where the sums need the room."""
-    xp = _cupy()
-    real, numbers = real_rows(xp, matrix), numbers_in(matrix)
-    count, rows, columns = real.shape
-    given = thin.shape[-1] * numbers
-    made = 0 if probes is None else probes.shape[-1] * numbers
-    weights = real_rows(xp, thin)
-    looked = weights if probes is None else dual_rows(xp, probes)
-    aligned = _aligned(real, looked)
-    plan = _launches.gathering(count, rows, columns, given, made, real.dtype.itemsize, aligned, _processors())
-    if plan is None:
-        seen = product_rows(matrix, probes)
-        return adjoint_product_rows(matrix, xp.concatenate([thin, seen], axis=-1))
-    launch, height = plan
-    slabs, width = launch.grid[1], given + made
-    partial = xp.empty((count, slabs, width, columns), real.dtype)
-    run(launch, real, weights, looked, partial, rows, columns, height)
-    total = partial[:, 0]
-    if slabs > 1:
-        total = xp.empty((count, width, columns), real.dtype)
-        size = width * columns
-        run(_launches.adding(count, size, real.dtype.itemsize), partial, total, slabs, size)
-    return columns_of(xp, total, numbers, (*matrix.shape[:-2], matrix.shape[-1], width // numbers))
+    with _device_of(matrix):
+        total, width = _sums(matrix, _contiguous(thin), None if probes is None else _contiguous(probes))
+        count, n = math.prod(matrix.shape[:-2]), matrix.shape[-1]
+        out = _empty(matrix, (*matrix.shape[:-2], n, width), _dtype(matrix))
+        run(_entry_wise("collect", matrix, count, n), total, out, n, width)
+        return out
 
 
 def product_rows(matrix: Array, thin: Array) -> Array:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
-    xp = _cupy()
-    real, left = real_rows(xp, matrix), dual_rows(xp, thin)
-    out = xp.empty((*real.shape[:2], left.shape[1]), real.dtype)
-    aligned = _aligned(real, left)
-    run(_row_wise("look", real, left, aligned), real, left, out, *real.shape[1:])
-    # The two parts of an entry lie side by side.
-    return out.view(matrix.dtype).reshape(*matrix.shape[:-1], thin.shape[-1])
+    with _device_of(matrix):
+        left = _laid_out(_contiguous(thin))
+        out = _empty(matrix, (*matrix.shape[:-1], thin.shape[-1]), _dtype(matrix))
+        count, rows, columns = _as_rows(matrix)
+        aligned = _aligned(matrix, left)
+        # The two parts of an entry lie side by side.
+        launch = _launches.row_wise("look", count, rows, columns, left.shape[1], _itemsize(matrix), aligned)
+        run(launch, matrix, left, out, rows, columns)
+        return out
 
 
 def rotate_rows_in_cache(matrix: Array, left: Array, right: Array, out: Array) -> None:
     """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
-    xp = _cupy()
-    real, real_out = real_rows(xp, matrix), real_rows(xp, out)
-    before, after = dual_rows(xp, left), dual_rows(xp, right)
-    aligned = _aligned(real, real_out, before, after)
-    run(_row_wise("rotate", real, before, aligned), real, real_out, before, after, *real.shape[1:])
+    with _device_of(matrix):
+        _rotate(matrix, _laid_out(_contiguous(left)), _laid_out(_contiguous(right)), out)
+
+
+def low_rank_step(
+    matrix: Array, left: Array, right: Array, probes: Array | None, kind: str, out: Array
+) -> None:
+    """Move matrices by steps of any rank, healed along orthonormal probes, into `out`, which may be `matrix`.
+
+    All thin factors have the dtype and the batch shape of the matrices.
+    """
+    count, n = math.prod(matrix.shape[:-2]), matrix.shape[-1]
+    k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
+    parts, itemsize, code = _parts(matrix), _itemsize(matrix), KINDS.index(kind)
+    with _device_of(matrix):
+        left, right = _contiguous(left), _contiguous(right)
+        z = right if probes is None else _contiguous(probes)
+        whole = k == 1 and p <= 1
+        if whole and n <= _SMALL:
+            before, after = _rows_for(matrix, 2 * (1 + p))
+            launch = _launches.matrix_wise(_launches.name("step_small", itemsize, parts), count)
+            run(
+                launch, matrix, out, left, right, z, _double(matrix, (count, 4, n)), before, after, n, p, code
+            )
+            return
+        scaled, power = empty_like(left), _empty(matrix, (count, k), "float64")
+        run(_launches.column_wise("scale_columns", count, k, itemsize, parts), left, scaled, power, n, k)
+        total, _ = _sums(matrix, scaled, None if probes is None else z)
+        if whole:
+            before, after = _rows_for(matrix, 2 * (1 + p))
+            launch = _launches.column_wise("turn", count, 1, itemsize, parts)
+            columns = _double(matrix, (count, 4, n))
+            run(launch, total, power, right, z, columns, before, after, n, p, code)
+        else:
+            before, after = _core(matrix, total, power, right, z, (n, k, p), code, rows=True)
+        _rotate(matrix, before, after, out)
+
+
+def rotation(left: Array, right: Array, kind: str) -> tuple[Array, Array]:
+    """The rotation I + L Rᴴ of body factors (…, n, k) of any rank, L and R (…, n, 2k)."""
+    n, k = left.shape[-2:]
+    with _device_of(left):
+        left, right = _contiguous(left), _contiguous(right)
+        return _core(left, left, None, right, right, (n, k, 0), KINDS.index(kind), rows=False)
+
+
+def normal_numbers(key: tuple[Any, Any] | Array, purpose: int, first: tuple[int, int], out: Array) -> None:
+    """Fill matrices on a device, each from its stream of the key: two words, or an array of them."""
+    with _device_of(out):
+        (rows, columns), count = out.shape[-2:], math.prod(out.shape[:-2])
+        if count * rows * columns == 0:
+            return
+        launch = _entry_wise("normal", out, count, rows * columns)
+        words = (None, *map(_signed, key)) if isinstance(key, tuple) else (key, 0, 0)
+        run(launch, out, *words, purpose, *first, rows, columns)
+
+
+def _core(
+    like: Array,
+    pulled: Array,
+    power: Array | None,
+    right: Array,
+    probes: Array,
+    sizes: tuple[int, int, int],
+    kind: int,
+    *,
+    rows: bool,
+) -> tuple[Array, Array]:
+    """L and R from c and the columns beside it, as rows from the sums of a gathering, or as thin factors."""
+    n, k, p = sizes
+    width, parts, itemsize = 2 * (k + p), _parts(like), _itemsize(like)
+    count = math.prod(like.shape[:-2])
+    flag = str(rows).lower()
+    columns, exponents = _double(like, (count, width, n)), _empty(like, (count, width), "int32")
+    launch = _launches.column_wise("assemble", count, width, itemsize, parts, flag)
+    run(launch, pulled, power, right, probes, columns, exponents, n, k, p)
+    G, N = (_double(like, (count, width, width)) for _ in range(2))
+    run(_launches.inner_products(count, width, parts), columns, G, n)
+    room, scales = _double(like, (count, 18, width, width)), _empty(like, (count, width), "float64")
+    run(_launches.matrix_wise(f"core<{parts}>", count), G, exponents, N, scales, room, k, p, kind)
+    if rows:
+        before, after = _rows_for(like, width)
+    else:
+        shape = (*like.shape[:-2], n, width)
+        before, after = (_empty(like, shape, _dtype(like)) for _ in range(2))
+    launch = _launches.entry_wise("spread", count, n, itemsize, parts, flag)
+    run(launch, columns, scales, N, before, after, n, width)
+    return before, after
+
+
+def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]:
+    """Real rows with the sums Σ_i weight · row i, and how many columns they stand for."""
+    count, rows, columns = _as_rows(matrix)
+    parts, itemsize = _parts(matrix), _itemsize(matrix)
+    made = 0 if probes is None else probes.shape[-1]
+    width = thin.shape[-1] + made
+    real = _real(matrix)
+    if _launches.takes(rows, columns, width * parts, itemsize):
+        looked = thin if probes is None else _laid_out(probes)
+        aligned = _aligned(matrix, looked)
+        plan = _launches.gathering(
+            count, rows, columns, thin.shape[-1] * parts, made * parts, itemsize, aligned,
+            _processors(_index(matrix)),
+        )  # fmt: skip
+        if plan is not None:
+            launch, height = plan
+            slabs = launch.grid[1]
+            partial = _empty(matrix, (count, slabs, width * parts, columns), real)
+            run(launch, matrix, thin, looked, partial, rows, columns, height)
+            if slabs == 1:
+                return partial, width
+            total = _empty(matrix, (count, width * parts, columns), real)
+            size = width * parts * columns
+            run(_launches.adding(count, size, itemsize), partial, total, slabs, size)
+            return total, width
+    if probes is not None:
+        seen = product_rows(matrix, probes)
+        return _sums(matrix, _beside(thin, seen), None)
+    total = _empty(matrix, (count, width * parts, columns), real)
+    # The parts of a weight lie side by side.
+    weights = _viewed(thin, (count, rows, width * parts))
+    gemm(total, weights, _viewed(matrix, (count, rows, columns)), "T", 0.0)
+    return total, width
+
+
+def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
+    """Rows of the matrices by laid out thin factors."""
+    count, rows, columns = _as_rows(matrix)
+    width = before.shape[1]
+    if _launches.takes(rows, columns, width, _itemsize(matrix)):
+        aligned = _aligned(matrix, out, before, after)
+        launch = _launches.row_wise("rotate", count, rows, columns, width, _itemsize(matrix), aligned)
+        run(launch, matrix, out, before, after, rows, columns)
+        return
+    dots = _empty(matrix, (count, rows, width), _real(matrix))
+    source, target = (_viewed(x, (count, rows, columns)) for x in (matrix, out))
+    gemm(dots, source, before, "N", 0.0, right_transposed=True)
+    if out is not matrix:
+        target[...] = source
+    gemm(target, dots, after, "N", 1.0)
+
+
+def gemm(
+    out: Array, left: Array, right: Array, transposed: str, plus: float, right_transposed: bool = False
+) -> None:
+    """Write left right + plus · out for stacks of real matrices, by cuBLAS in the precision of the dtype.
+
+    Not by the library's own product: torch's may be told to round its factors to TF32.
+    """
+    from cupy import cublas
+
+    stacks = zip(*(_cupy().asarray(x) for x in (out, left, right)), strict=True)
+    for result, a, b in stacks:
+        cublas.gemm(transposed, "T" if right_transposed else "N", a, b, out=result, beta=plus)
 
 
 def run(launch: Launch, *arguments: Any) -> None:
-    """One kernel on the current stream."""
-    given = tuple(_cupy().int32(x) if isinstance(x, int) else x for x in arguments)
+    """One kernel on the current stream; arrays go by their addresses, and None is no array."""
+    given = tuple(
+        np.int32(x) if isinstance(x, int) else np.uint64(0 if x is None else _address(x)) for x in arguments
+    )
     _compiled(launch.kernel)(launch.grid, (launch.threads, 1, 1), given)
 
 
 def source() -> str:
     """The text of the kernels."""
-    return importlib.resources.files(__package__).joinpath("_traversals.cu").read_text(encoding="utf-8")
-
-
-def _row_wise(kind: str, real: Array, thin: Array, aligned: bool) -> Launch:
-    count, rows, columns = real.shape
-    return _launches.row_wise(kind, count, rows, columns, thin.shape[1], real.dtype.itemsize, aligned)
-
-
-def _aligned(*arrays: Array) -> bool:
-    """Whether packs of 16 bytes may be read from where the arrays begin."""
-    return all(_address(x) % 16 == 0 for x in arrays)
-
-
-def _address(x: Array) -> int:
-    return int(x.data.ptr)
+    folder = importlib.resources.files(__package__)
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TEXTS)
 
 
 @functools.cache
@@ -106,8 +273,24 @@ def _compiled(kernel: str) -> Any:
     return module.get_function(kernel)
 
 
-def _processors() -> int:
-    return int(_cupy().cuda.Device().attributes["MultiProcessorCount"])
+@contextlib.contextmanager
+def _device_of(x: Array) -> Iterator[None]:
+    """The device of an array, and the current stream of its library there, as those of cupy."""
+    if not _is_torch(x):
+        with x.device:
+            yield
+        return
+    import torch
+
+    cupy, index = _cupy(), _index(x)
+    stream = torch.cuda.current_stream(index).cuda_stream
+    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream, index):
+        yield
+
+
+@functools.cache
+def _processors(index: int) -> int:
+    return int(_cupy().cuda.Device(index).attributes["MultiProcessorCount"])
 
 
 @functools.cache
@@ -115,3 +298,103 @@ def _cupy() -> Any:
     import cupy
 
     return cupy
+
+
+def _is_torch(x: Array) -> bool:
+    return hasattr(x, "data_ptr")
+
+
+def _index(x: Array) -> int:
+    return int(x.device.index if _is_torch(x) else x.device.id)
+
+
+def _dtype(x: Array) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def _parts(x: Array) -> int:
+    """Real numbers in an entry."""
+    return 2 if _dtype(x).startswith("complex") else 1
+
+
+def _itemsize(x: Array) -> int:
+    """Bytes of a real number."""
+    return 4 if _dtype(x) in _SINGLE else 8
+
+
+def _real(x: Array) -> str:
+    return "float32" if _dtype(x) in _SINGLE else "float64"
+
+
+def _empty(like: Array, shape: tuple[int, ...], dtype: str) -> Array:
+    """Memory of the library that `like` comes from, on its device."""
+    if _is_torch(like):
+        return like.new_empty(shape, dtype=getattr(_torch(), dtype))
+    return _cupy().empty(shape, dtype)
+
+
+def _double(like: Array, shape: tuple[int, ...]) -> Array:
+    return _empty(like, shape, "complex128" if _parts(like) == 2 else "float64")
+
+
+def _rows_for(like: Array, columns: int) -> tuple[Array, Array]:
+    """Memory for two thin factors that are laid out."""
+    parts, n = _parts(like), like.shape[-1]
+    shape = (math.prod(like.shape[:-2]), columns * parts, n * parts)
+    return _empty(like, shape, _real(like)), _empty(like, shape, _real(like))
+
+
+def _laid_out(thin: Array) -> Array:
+    """Real rows whose dot products with a row seen as real are the parts of row · column."""
+    (n, width), count, parts = thin.shape[-2:], math.prod(thin.shape[:-2]), _parts(thin)
+    rows = _empty(thin, (count, width * parts, n * parts), _real(thin))
+    run(_entry_wise("lay_out", thin, count, n), thin, rows, n, width)
+    return rows
+
+
+def _entry_wise(kind: str, like: Array, count: int, n: int) -> Launch:
+    return _launches.entry_wise(kind, count, n, _itemsize(like), _parts(like))
+
+
+def _as_rows(matrix: Array) -> tuple[int, int, int]:
+    """How many matrices, and their rows and columns seen as real."""
+    return math.prod(matrix.shape[:-2]), matrix.shape[-2], matrix.shape[-1] * _parts(matrix)
+
+
+def _viewed(x: Array, shape: tuple[int, int, int]) -> Array:
+    """The real numbers of a contiguous array."""
+    if _is_torch(x):
+        return (_torch().view_as_real(x) if _parts(x) == 2 else x).view(shape)
+    return x.view(_real(x)).reshape(shape)
+
+
+def _beside(x: Array, y: Array) -> Array:
+    return _torch().cat([x, y], dim=-1) if _is_torch(x) else _cupy().concatenate([x, y], axis=-1)
+
+
+def _contiguous(x: Array) -> Array:
+    return x.contiguous() if _is_torch(x) else _cupy().ascontiguousarray(x)
+
+
+def _is_contiguous(x: Array) -> bool:
+    return bool(x.is_contiguous() if _is_torch(x) else x.flags.c_contiguous)
+
+
+def _aligned(*arrays: Array) -> bool:
+    """Whether packs of 16 bytes may be read from where the arrays begin."""
+    return all(_address(x) % 16 == 0 for x in arrays)
+
+
+def _address(x: Array) -> int:
+    return int(x.data_ptr() if _is_torch(x) else x.data.ptr)
+
+
+def _signed(word: Any) -> int:
+    return int(word) - (1 << 32) if int(word) >> 31 else int(word)
+
+
+@functools.cache
+def _torch() -> Any:
+    import torch
+
+    return torch

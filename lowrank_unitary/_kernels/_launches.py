@@ -8,6 +8,8 @@ from typing import NamedTuple
 # and of the sums along them, and for its dot products.
 _HELD, _DOTS = 32, 16
 _THREADS = 1024
+# Threads of the blocks that work on thin factors, by entries and by columns, and on small matrices.
+_BY_ENTRIES, _BY_COLUMNS, _BY_MATRICES = 256, 512, 256
 # Blocks along the second axis of a grid.
 _BLOCKS = 65535
 # Thin columns, as real ones, up to which the kernels are meant; of more, products by cuBLAS.
@@ -49,7 +51,8 @@ def _rows(columns: int, itemsize: int, aligned: bool, most: int = _HELD) -> _Row
     return _Rows(threads, pack, packs, words) if words <= most else None
 
 
-def _name(kind: str, itemsize: int, *template: int) -> str:
+def name(kind: str, itemsize: int, *template: int | str) -> str:
+    """The name of an instance for real numbers of so many bytes."""
     return f"{kind}<{', '.join(['float' if itemsize == 4 else 'double', *map(str, template)])}>"
 
 
@@ -69,7 +72,7 @@ def row_wise(
     share = _rows(columns, itemsize, aligned)
     assert share is not None
     at_once = share.at_once((share.words, _HELD), (width * itemsize // 4, _DOTS))
-    kernel = _name(kind, itemsize, share.pack, share.packs, at_once, width)
+    kernel = name(kind, itemsize, share.pack, share.packs, at_once, width)
     return Launch(kernel, (count, -(-rows // at_once), 1), share.threads)
 
 
@@ -99,10 +102,32 @@ def gathering(
     pieces = -(-columns // (share.pack * share.threads * packs))
     slabs = max(1, min(processors // (count * pieces), -(-rows // (4 * at_once))))
     height = -(-rows // slabs)
-    kernel = _name("gather", itemsize, share.pack, packs, at_once, given, made)
+    kernel = name("gather", itemsize, share.pack, packs, at_once, given, made)
     return Launch(kernel, (count, -(-rows // height), pieces), share.threads), height
 
 
 def adding(count: int, size: int, itemsize: int) -> Launch:
     """`add_slabs` for `count` times `size` numbers."""
-    return Launch(_name("add_slabs", itemsize), (count, -(-size // 256), 1), 256)
+    return Launch(name("add_slabs", itemsize), (count, -(-size // 256), 1), 256)
+
+
+def entry_wise(kind: str, count: int, n: int, itemsize: int, *template: int | str) -> Launch:
+    """One thread for every entry of a column of thin factors."""
+    return Launch(
+        name(kind, itemsize, *template), (count, min(_BLOCKS, -(-n // _BY_ENTRIES)), 1), _BY_ENTRIES
+    )
+
+
+def column_wise(kind: str, count: int, columns: int, itemsize: int, *template: int | str) -> Launch:
+    """One block for every column."""
+    return Launch(name(kind, itemsize, *template), (count, columns, 1), _BY_COLUMNS)
+
+
+def inner_products(count: int, columns: int, parts: int) -> Launch:
+    """`gram`: one block for every pair of columns."""
+    return Launch(f"gram<{parts}>", (count, columns, columns), _BY_COLUMNS)
+
+
+def matrix_wise(kernel: str, count: int) -> Launch:
+    """One block for every matrix."""
+    return Launch(kernel, (count, 1, 1), _BY_MATRICES)

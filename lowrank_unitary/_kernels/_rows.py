@@ -20,6 +20,8 @@ from ._real import columns_of, dual_rows, numbers_in, real_rows, stack
 Floats = NDArray[Any]
 Range = tuple[int, int]
 
+share_memory, empty_like = np.may_share_memory, np.empty_like
+
 # Real thin columns up to which the kernels beat BLAS.
 _MOST_COLUMNS = 64
 # Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up
@@ -27,12 +29,15 @@ _MOST_COLUMNS = 64
 _PARALLEL = 1 << 24
 
 
+def allowed() -> bool:
+    """Whether the environment does not turn the kernels off."""
+    return os.environ.get("LOWRANK_UNITARY_KERNELS", "").lower() not in ("0", "off", "no")
+
+
 @functools.cache
 def kernels_active() -> bool:
     """Whether numba is installed and the environment does not turn the kernels off."""
-    if os.environ.get("LOWRANK_UNITARY_KERNELS", "").lower() in ("0", "off", "no"):
-        return False
-    return importlib.util.find_spec("numba") is not None
+    return allowed() and importlib.util.find_spec("numba") is not None
 
 
 def apply_to(matrix: Floats, columns: int) -> bool:

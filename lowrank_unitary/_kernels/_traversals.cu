@@ -14,26 +14,35 @@ template <typename T, int V> __device__ Pack<T, V> load(const T *row, int pack) 
   return reinterpret_cast<const Pack<T, V> *>(row)[pack];
 }
 
-template <typename T> __device__ T warp_sum(T value) {
+struct Sum {
+  template <typename T> static __device__ T of(T x, T y) { return x + y; }
+};
+
+// Of numbers from zero on; leaves NaN aside.
+struct Largest {
+  template <typename T> static __device__ T of(T x, T y) { return y > x ? y : x; }
+};
+
+template <typename Op, typename T> __device__ T of_warp(T value) {
   for (int apart = 16; apart > 0; apart /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, apart);
+    value = Op::of(value, __shfl_xor_sync(0xffffffffu, value, apart));
   return value;
 }
 
-// Every thread ends with the sums over all threads of the block.
-template <typename T, int M> __device__ void block_sums(T (&values)[M]) {
+// Every thread ends with the sums, or what else, over all threads of the block.
+template <typename Op, typename T, int M> __device__ void of_block(T (&values)[M]) {
   __shared__ T scratch[32 * M], result[M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (int m = 0; m < M; ++m)
-    values[m] = warp_sum(values[m]);
+    values[m] = of_warp<Op>(values[m]);
   if (lane == 0)
     for (int m = 0; m < M; ++m)
       scratch[32 * m + warp] = values[m];
   __syncthreads();
   for (int m = warp; m < M; m += warps) {
-    T sum = warp_sum(lane < warps ? scratch[32 * m + lane] : T(0));
+    const T all = of_warp<Op>(lane < warps ? scratch[32 * m + lane] : T(0));
     if (lane == 0)
-      result[m] = sum;
+      result[m] = all;
   }
   __syncthreads();
   for (int m = 0; m < M; ++m)
@@ -69,7 +78,7 @@ __device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T 
             dots[r * W + w] += u[r][g].x[v] * along.x[v];
       }
   }
-  block_sums<T, R * W>(dots);
+  of_block<Sum>(dots);
 }
 
 // R rows of this block's matrix in registers, and their products with the left rows; which rows these are.

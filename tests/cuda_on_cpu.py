@@ -1,0 +1,86 @@
+"""A machine that runs the text of the CUDA kernels on the CPU, on arrays that live there."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from lowrank_unitary._kernels import _cuda, _launches
+
+HERE = Path(__file__).parent
+
+
+class Machine:
+    """Kernels are compiled when they are first launched, or many at once, and kept in a folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.text = (HERE / "cuda_on_cpu.hpp").read_text(encoding="utf-8") + _cuda.source()
+        self.known, self.launched = {}, []
+
+    def prepare(self, launches):
+        """Compile what has not been compiled yet, in one go."""
+        names = sorted({launch.kernel for launch in launches} - set(self.known))
+        if not names:
+            return
+        text = [self.text]
+        for i, name in enumerate(names):
+            text.append(
+                f'extern "C" void k{i}(const unsigned *grid, const std::uint64_t *words) '
+                f"{{ turns::launch({name}, grid, words); }}"
+            )
+        place = self.folder / hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+        library = place.with_suffix(".so")
+        if not library.exists():
+            mine = f"{place}-{os.getpid()}"
+            Path(f"{mine}.cpp").write_text("\n".join(text), encoding="utf-8")
+            command = ["g++", "-O1", "-std=c++20", "-shared", "-fPIC", f"{mine}.cpp", "-o", f"{mine}.so"]
+            subprocess.run(command, check=True)
+            Path(f"{mine}.cpp").unlink()
+            os.replace(f"{mine}.so", library)
+        loaded = ctypes.CDLL(str(library))
+        self.known |= {name: getattr(loaded, f"k{i}") for i, name in enumerate(names)}
+
+    def run(self, launch, *arguments):
+        """What takes the place of the launch of a kernel."""
+        self.prepare([launch])
+        self.launched.append(launch)
+        for x in arguments:
+            assert x is None or isinstance(x, int) or _cuda._is_contiguous(x)
+        words = [
+            x & (2**64 - 1) if isinstance(x, int) else 0 if x is None else _cuda._address(x)
+            for x in arguments
+        ]
+        grid = (ctypes.c_uint * 4)(*launch.grid, launch.threads)
+        self.known[launch.kernel](grid, (ctypes.c_uint64 * len(words))(*words))
+
+
+def gemm(out, left, right, transposed, plus, right_transposed=False):
+    """What takes the place of cuBLAS."""
+    out, left, right = (np.asarray(getattr(x, "host", x)) for x in (out, left, right))
+    left, right = left.mT if transposed == "T" else left, right.mT if right_transposed else right
+    out[...] = left @ right + plus * out if plus else left @ right
+
+
+def has_compiler():
+    return shutil.which("g++") is not None
+
+
+@contextlib.contextmanager
+def installed(monkeypatch, machine, threads, processors=3):
+    """Kernels are run by the machine, in small blocks, so that larger matrices take several packs each."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_cuda, "run", machine.run)
+        patch.setattr(_cuda, "gemm", gemm)
+        patch.setattr(_cuda, "_processors", lambda index: processors)
+        patch.setattr(_cuda, "_device_of", lambda x: contextlib.nullcontext())
+        patch.setattr(_cuda, "_index", lambda x: 0)
+        patch.setattr(_cuda, "_SMALL", 16)
+        for name in ("_THREADS", "_BY_ENTRIES", "_BY_COLUMNS", "_BY_MATRICES"):
+            patch.setattr(_launches, name, threads)
+        yield machine

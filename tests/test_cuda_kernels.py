@@ -101,6 +101,8 @@ def machine(request):
             _cuda.rotation(*problem(n, k, p, dtype, batch)[1:3], "polar")
         for dtype in DTYPES:
             _cuda.normal_numbers((0, 0), 0, (0, 0), np.empty((3, 2), dtype))
+            _cuda.orthonormal_columns(np.ones((3, 2), dtype))
+            _cuda.hermitian_eigen(np.ones((3, 3), dtype))
     made.prepare(launches)
     return made
 
@@ -254,6 +256,75 @@ def test_random_numbers_are_those_of_the_cpu(dtype, on_cpu):
         np.testing.assert_array_equal(again, got)
 
 
+BASES = ["generic", "rank 2", "zero columns", "nearly collinear", "repeated", "decaying"]
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_become_orthonormal_whatever_their_rank(dtype, kind, on_cpu):
+    for n, width in ((5, 5), (65, 12), (1, 1)):
+        rng = np.random.default_rng(n)
+        x = normal(rng, (2, n, width), "complex128" if np.dtype(dtype).kind == "c" else "float64")
+        if kind == "rank 2":
+            x = x[..., :2] @ normal(rng, (min(2, width), width), "float64")
+        if kind == "zero columns":
+            x[..., ::2] = 0
+        if kind == "nearly collinear":
+            x = x[..., :1] + 1e-9 * x
+        if kind == "repeated":
+            x = np.repeat(x[..., :1], width, axis=-1)
+        if kind == "decaying":
+            x = x * 10.0 ** -np.arange(width)
+        # Squares of such numbers are no numbers of single precision.
+        x = (1e-25 * x).astype(dtype)
+        Q = _cuda.orthonormal_columns(x)
+        # Rounding of the sums of n products, and of the result.
+        bound = 8 * np.finfo(dtype).eps * width**0.5
+        assert np.linalg.norm(ct(Q) @ Q - np.eye(width)) <= 2 * bound
+        wide = reference.extended(Q)
+        R = ct(wide) @ x
+        size = np.abs(x).max()
+        assert np.abs(wide @ R - x).max() <= bound * size * n**0.5
+        assert np.abs(np.tril(R, -1)).max() <= bound * size * n**0.5
+
+
+@pytest.mark.parametrize("kind", ["generic", "two values", "zero", "graded"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_eigenvectors_diagonalise_and_values_ascend(dtype, kind, on_cpu):
+    for m in (1, 2, 5, 24, 33):
+        rng = np.random.default_rng(m)
+        matrix = normal(rng, (2, m, m), "complex128" if np.dtype(dtype).kind == "c" else "float64")
+        matrix = matrix + ct(matrix)
+        if kind == "two values":
+            u = np.linalg.qr(matrix)[0]
+            matrix = (u * np.sign(np.arange(m) - m / 3)) @ ct(u)
+        if kind == "zero":
+            matrix = 0 * matrix
+        if kind == "graded":
+            scale = 10.0 ** -np.arange(m)
+            matrix = scale[:, None] * matrix * scale
+        matrix = matrix.astype(dtype)
+        values, vectors = _cuda.hermitian_eigen(matrix)
+        assert values.dtype == np.finfo(dtype).dtype
+        assert (np.diff(values) >= 0).all()
+        # Every vector is turned a few times with every other one.
+        bound = 16 * m * np.finfo(dtype).eps
+        assert np.abs(ct(vectors) @ vectors - np.eye(m)).max() <= bound
+        wide = reference.extended(vectors)
+        assert np.abs(matrix @ wide - wide * values[..., None, :]).max() <= bound * np.abs(matrix).max()
+
+
+def test_decompositions_of_matrices_that_are_not_finite_are_nan_and_the_rest_is_not(on_cpu):
+    for bad in (np.nan, np.inf):
+        x = normal(np.random.default_rng(0), (3, 9, 9), "complex64")
+        x = x + ct(x)
+        x[1, 2, 3] = bad
+        for parts in (_cuda.hermitian_eigen(x), [_cuda.orthonormal_columns(x[..., :4])]):
+            for part in parts:
+                assert np.isnan(part[1]).all()
+                assert np.isfinite(part[[0, 2]]).all()
+
+
 def test_packs_are_read_only_from_where_they_may_be(on_cpu):
     memory = np.zeros(64 * 64 + 8, np.float32)
     first = -(memory.ctypes.data // 4) % 4
@@ -372,6 +443,7 @@ def thin_instances(all_dtypes):
     some = [("float", 1), ("double", 2)]
     for number, parts in itertools.product(("float", "double"), (1, 2)) if all_dtypes else some:
         kinds = ("lay_out", "collect", "scale_columns", "normal", "turn", "step_small")
+        kinds += ("orthonormalise", "hermitian_eigen")
         yield from (f"{kind}<{number}, {parts}>" for kind in kinds)
         kinds = itertools.product(("assemble", "spread"), ("true", "false"))
         yield from (f"{kind}<{number}, {parts}, {flag}>" for kind, flag in kinds)

@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(256) core(typename Wide<P>::type *G, const int
       trace[i] += part[i];
   }
   of_block<Sum>(trace);
-  const double wrong = sqrt(square(number<P>(trace))) <= 2.220446049250313e-16 ? 1 : not_a_number();
+  const double wrong = absolute(number<P>(trace)) <= 2.220446049250313e-16 ? 1 : not_a_number();
   if (p == 0) {
     fill(N, m, [=](int i, int j) { return wrong * M[i * m + j]; });
     return;

@@ -26,10 +26,12 @@ Array = Any
 KINDS = ("geodesic", "cayley", "polar")
 # Columns of a step, and probes, up to which one block makes the core.
 _MOST_RANK = 16
+# Columns up to which one block makes a basis, or eigenvectors.
+_MOST_COLUMNS = 72
 # Rows up to which one block moves a whole matrix, which it finds in the cache again.
 _SMALL = 128
-_TEXTS = ("_traversals.cu", "_thin.cu", "_rank_one.cu", "_core.cu")
-_SINGLE = ("float32", "complex64")
+_TEXTS = ("_traversals.cu", "_thin.cu", "_rank_one.cu", "_core.cu", "_decompositions.cu")
+_SINGLE, _DTYPES = ("float32", "complex64"), ("float32", "complex64", "float64", "complex128")
 
 
 @functools.cache
@@ -53,8 +55,7 @@ def steps_apply_to(matrix: Array, rank: int, probes: int) -> bool:
 
 
 def _takes(matrix: Array, width: int) -> bool:
-    name = _dtype(matrix)
-    if name not in ("float32", "float64", "complex64", "complex128") or 0 in matrix.shape:
+    if _dtype(matrix) not in _DTYPES or 0 in matrix.shape:
         return False
     rows, columns = matrix.shape[-2], matrix.shape[-1] * _parts(matrix)
     return _launches.takes(rows, columns, width, _itemsize(matrix)) and _is_contiguous(matrix)
@@ -141,6 +142,33 @@ def rotation(left: Array, right: Array, kind: str) -> tuple[Array, Array]:
     with _device_of(left):
         left, right = _contiguous(left), _contiguous(right)
         return _core(left, left, None, right, right, (n, k, 0), KINDS.index(kind), rows=False)
+
+
+def decompositions_apply_to(x: Array, columns: int) -> bool:
+    """Whether the kernels decompose thin or small matrices with so many columns."""
+    return _dtype(x) in _DTYPES and 0 < columns <= min(_MOST_COLUMNS, x.shape[-2]) and 0 not in x.shape
+
+
+def orthonormal_columns(x: Array) -> Array:
+    """Q with orthonormal columns, the first j of which span the first j of x, for any rank; NaN for NaN."""
+    (n, width), count = x.shape[-2:], math.prod(x.shape[:-2])
+    with _device_of(x):
+        x, out = _contiguous(x), empty_like(x)
+        columns, products = _double(x, (count, width, n)), _double(x, (count, width))
+        launch = _launches.column_wise("orthonormalise", count, 1, _itemsize(x), _parts(x))
+        run(launch, x, out, columns, products, n, width)
+        return out
+
+
+def hermitian_eigen(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues in ascending order and eigenvectors of Hermitian matrices; NaN for NaN."""
+    m, count = x.shape[-1], math.prod(x.shape[:-2])
+    with _device_of(x):
+        x, vectors = _contiguous(x), empty_like(x)
+        values, room = _empty(x, tuple(x.shape[:-1]), _real(x)), _double(x, (count, m * (2 * m + 1)))
+        kernel = _launches.name("hermitian_eigen", _itemsize(x), _parts(x))
+        run(_launches.matrix_wise(kernel, count), x, values, vectors, room, m)
+        return values, vectors
 
 
 def normal_numbers(key: tuple[Any, Any] | Array, purpose: int, first: tuple[int, int], out: Array) -> None:

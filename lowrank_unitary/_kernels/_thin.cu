@@ -13,10 +13,15 @@ __device__ inline Complex operator*(Complex x, Complex y) {
   return {x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re};
 }
 __device__ inline Complex operator*(double s, Complex x) { return {s * x.re, s * x.im}; }
+__device__ inline Complex operator/(Complex x, double s) { return {x.re / s, x.im / s}; }
 __device__ inline Complex conjugate(Complex x) { return {x.re, -x.im}; }
 __device__ inline double conjugate(double x) { return x; }
 __device__ inline double square(Complex x) { return x.re * x.re + x.im * x.im; }
 __device__ inline double square(double x) { return x * x; }
+__device__ inline double absolute(Complex x) { return hypot(x.re, x.im); }
+__device__ inline double absolute(double x) { return fabs(x); }
+__device__ inline double real_part(Complex x) { return x.re; }
+__device__ inline double real_part(double x) { return x; }
 __device__ inline double longest_part(Complex x) { return Largest::of(Largest::of(0.0, fabs(x.re)), fabs(x.im)); }
 __device__ inline double longest_part(double x) { return Largest::of(0.0, fabs(x)); }
 

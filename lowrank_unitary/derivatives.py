@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from . import _primitives, _validate, polar, transport
-from ._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype
+from ._array import Array, Namespace, astype, core_dtype, is_complex, on_device_of_arrays, thin_dtype
 from ._primitives import adjoint, adjoint_product, beside, product
 from .core import Product, Pullback, checked, factor_dtype, pull_back_cotangent
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, RotateCotangents, StepCotangents
@@ -18,6 +18,7 @@ from .rotation import checked as checked_rotation
 from .rotation import rotate
 
 
+@on_device_of_arrays
 def transport_rotation_vjp(
     body_factors: BodyFactors, cotangent: BodyFactors, /, *, curve: str = "geodesic"
 ) -> BodyFactors:
@@ -70,6 +71,7 @@ def transport_rotation_vjp(
     return _rotation_vjp(body_factors, cotangent, functools.partial(transport.pullback, curve=curve))
 
 
+@on_device_of_arrays
 def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> BodyFactors:
     """Pull a cotangent of the rotation of :func:`polar_rotation` back to the body factors.
 
@@ -117,6 +119,7 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
     return _rotation_vjp(body_factors, cotangent, polar.pullback)
 
 
+@on_device_of_arrays
 def rotate_vjp(
     array: Array, rotation: LowRankRotation, cotangent: Array, /, *, adjoint: bool = False
 ) -> RotateCotangents:
@@ -173,6 +176,7 @@ def rotate_vjp(
     )
 
 
+@on_device_of_arrays
 def unitary_transport_vjp(
     unitary: Array, left: Array, right: Array, cotangent: Array, /, *, curve: str = "geodesic"
 ) -> StepCotangents:
@@ -217,12 +221,10 @@ def unitary_transport_vjp(
     ((4, 4), (4, 2), (4, 2))
     """
     _validate.choice("curve", curve, transport.CURVES)
-    make = functools.partial(transport.transport_rotation, curve=curve, core="orthonormal")
-    return _step_vjp(
-        unitary, left, right, cotangent, make, functools.partial(transport.pullback, curve=curve)
-    )
+    return StepCotangents(*step_cotangents(unitary, left, right, cotangent, curve))
 
 
+@on_device_of_arrays
 def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: Array, /) -> StepCotangents:
     """Pull a cotangent of the result of :func:`polar_projection` back to its three arguments.
 
@@ -257,8 +259,7 @@ def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: A
     >>> bool(np.all(grad.left == 0))  # at U = I the trace is stationary
     True
     """
-    make = functools.partial(polar.polar_rotation, core="orthonormal")
-    return _step_vjp(unitary, left, right, cotangent, make, polar.pullback)
+    return StepCotangents(*step_cotangents(unitary, left, right, cotangent, "polar"))
 
 
 def _rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, pullback: Pullback) -> BodyFactors:
@@ -285,14 +286,19 @@ def _rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, pullback: P
     return BodyFactors(*(_as_of(xp, x, c) for x, c in zip(body_factors, cotangents, strict=True)))
 
 
-def _step_vjp(
-    unitary: Array,
-    left: Array,
-    right: Array,
-    cotangent: Array,
-    make: Callable[[BodyFactors], LowRankRotation],
-    pullback: Pullback,
-) -> StepCotangents:
+def step_cotangents(
+    unitary: Array, left: Array, right: Array, cotangent: Array, kind: str, *, of_unitary: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """Cotangents of U, left and right for a step along a curve, or for kind "polar".
+
+    Where U is a constant its cotangent, the only n×n one, need not be made: None stands in its place.
+    """
+    make: Callable[[BodyFactors], LowRankRotation]
+    if kind == "polar":
+        make, pullback = functools.partial(polar.polar_rotation, core="orthonormal"), polar.pullback
+    else:
+        make = functools.partial(transport.transport_rotation, curve=kind, core="orthonormal")
+        pullback = functools.partial(transport.pullback, curve=kind)
     xp = _validate.namespace_of(unitary=unitary, left=left, right=right, cotangent=cotangent)
     body = LowRankFactors(left, right).to_body(unitary)
     if tuple(cotangent.shape[-2:]) != tuple(unitary.shape[-2:]):
@@ -317,15 +323,14 @@ def _step_vjp(
         across(functools.partial(product, xp, unitary), functools.partial(adjoint_product, xp, cotangent)),
         pullback,
     )
-    rotation = make(body)
-    c_bar, before, after, a = (astype(xp, x, thin) for x in (c_bar, *rotation, left))
+    c_bar = astype(xp, c_bar, thin)
+    of_factors = _as_of(xp, left, product(xp, unitary, c_bar)), _as_of(xp, right, b_bar)
+    if not of_unitary:
+        return None, *of_factors
     # U⁺ = U R and c = Uᴴa: the cotangent of U is Ū⁺ Rᴴ + a c̄ᴴ.
+    before, after, a = (astype(xp, x, thin) for x in (*make(body), left))
     change = beside(xp, product(xp, cotangent, after), a) @ adjoint(xp, beside(xp, before, c_bar))
-    return StepCotangents(
-        _as_of(xp, unitary, astype(xp, cotangent, thin) + change),
-        _as_of(xp, left, product(xp, unitary, c_bar)),
-        _as_of(xp, right, b_bar),
-    )
+    return _as_of(xp, unitary, astype(xp, cotangent, thin) + change), *of_factors
 
 
 def _as_of(xp: Namespace, like: Array, cotangent: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Unitary parameters in torch: optimisers, gradients captured in factors, orthogonal fine-tuning.
+"""Unitary parameters in torch: optimisers, gradients captured in factors, steps as operators, fine-tuning.
 
 ``import lowrank_unitary`` does not load this package, nor torch; ``import lowrank_unitary.torch`` loads both.
 """
@@ -15,6 +15,7 @@ from .capture import capture_factors, captured_factors, unitary_linear
 from .marking import is_marked, mark_unitary
 from .parametrisation import low_rank_unitary
 from .sgd import UnitarySGD
+from .steps import polar_projection, unitary_transport
 
 __all__ = [
     "UnitaryAdam",
@@ -24,5 +25,7 @@ __all__ = [
     "is_marked",
     "low_rank_unitary",
     "mark_unitary",
+    "polar_projection",
     "unitary_linear",
+    "unitary_transport",
 ]

@@ -26,8 +26,27 @@ def demand(condition, message):
 
 def close(result, expected, dtype, k):
     """Raise unless the Frobenius norm of the difference is what rounding explains."""
-    bound = tolerance(np, np.dtype(dtype), max(expected.shape), k)
-    error = float(np.linalg.norm(double(result) - expected))
+    _within(float(np.linalg.norm(double(result) - expected)), max(expected.shape), dtype, k)
+
+
+def close_by_rows(result, before, thin, dtype, k):
+    """The same for `rotated(before, thin)`, a panel of rows at a time: nothing n×n in double precision."""
+    panels = _panels(len(before))
+    errors = [np.linalg.norm(double(result[rows]) - rotated(before[rows], thin)) for rows in panels]
+    _within(float(np.linalg.norm(errors)), len(before), dtype, k)
+
+
+def pulled_back(matrix, thin):
+    """matrixᴴ @ thin in double precision, by panels of rows."""
+    return sum(adjoint(double(matrix[rows])) @ double(thin[rows]) for rows in _panels(len(matrix)))
+
+
+def _panels(n):
+    return [slice(start, start + 1024) for start in range(0, n, 1024)]
+
+
+def _within(error, n, dtype, k):
+    bound = tolerance(np, np.dtype(dtype), n, k)
     demand(error <= bound, f"the error is {error:.2e}, more than {bound:.2e}")
 
 

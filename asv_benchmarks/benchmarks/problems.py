@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
+
+try:
+    from asv_runner.benchmarks.mark import SkipNotImplemented
+except ModuleNotFoundError:  # on_device.py needs no asv
+
+    class SkipNotImplemented(NotImplementedError):
+        pass
+
 
 # The quick profile takes a few minutes, the full one some hours.
 FULL = os.environ.get("LOWRANK_UNITARY_PROFILE") == "full"
@@ -192,6 +199,16 @@ def factors_v1(name: str, dtype: str, n: int, m: int) -> Factors:
     return Factors(
         step.space, step.unitary, plain, lu.LowRankFactors(left, right), lu.BodyFactors(known, right)
     )
+
+
+def stack_v1(name: str, dtype: str, n: int, count: int) -> Step:
+    """Haar matrices, and for each Gaussian factors of a step of rank one; seed 20260107."""
+    space = namespace(name)
+    rng = np.random.default_rng(20260107)
+    unitary = lu.random_unitary(n, dtype=np.dtype(dtype), batch=(count,), rng=rng)
+    left, right = (_normal(rng, (count * n, 1), dtype).reshape(count, n, 1) for _ in range(2))
+    left *= 0.3 / (np.linalg.norm(left, axis=1, keepdims=True) * np.linalg.norm(right, axis=1, keepdims=True))
+    return Step(space, *(space.array(x) for x in (unitary, left, right)))
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, int], dtype: str, scale: float = 1.0) -> np.ndarray:

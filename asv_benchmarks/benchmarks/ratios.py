@@ -11,12 +11,12 @@ import sys
 
 import numpy as np
 import scipy.linalg
-from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
 from lowrank_unitary.studies import published
 
 from . import judge, limits, problems
+from .problems import SkipNotImplemented
 
 HOST = [name for name in problems.NAMESPACES if ":" not in name and name != "jax"]
 KINDS = ["transport", "polar", "transport, healed", "transport, column-major", "known product"]

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ._namespace import Array, Namespace, is_torch
+from ._namespace import Array, Namespace, astype, is_cupy, is_torch, placement, values_are_at_hand
+from ._precision import core_dtype, real_dtype
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -16,6 +17,10 @@ def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 def _or_nan(xp: Namespace, finite: Array, x: Array) -> Array:
     return xp.where(finite, x, math.nan)
+
+
+def _eye(xp: Namespace, like: Array) -> Array:
+    return xp.eye(like.shape[-1], dtype=like.dtype, device=placement(like))
 
 
 def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
@@ -28,8 +33,23 @@ def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
 def eigh(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Hermitian eigendecomposition; a matrix with a NaN or an infinity gives NaN."""
     clean, finite = _finite_part(xp, x)
-    w, v = xp.linalg.eigh(clean)
+    if x.dtype == xp.complex64 and not values_are_at_hand(x):
+        # On a GPU the vectors of a stack, which vmap hides, may not be orthonormal in single precision.
+        clean = astype(xp, clean, core_dtype(xp, x.dtype))
+    if is_cupy(xp):
+        w, v = _eigh_also_of_zero(xp, clean)
+    else:
+        w, v = xp.linalg.eigh(clean)
+    v = astype(xp, v, x.dtype)
+    w = astype(xp, w, real_dtype(xp, x.dtype))
     return _or_nan(xp, finite[..., 0], w), _or_nan(xp, finite, v)
+
+
+def _eigh_also_of_zero(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """For cupy, where a zero matrix has given NaN: the identity stands in for it."""
+    zero = xp.all(x == 0, axis=(-2, -1), keepdims=True)
+    w, v = xp.linalg.eigh(xp.where(zero, _eye(xp, x), x))
+    return xp.where(zero[..., 0], 0.0, w), v
 
 
 def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -45,7 +65,10 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 
 def inv(xp: Namespace, x: Array) -> Array:
-    """Inverse; an exactly singular matrix gives NaN (JAX: inf) and leaves the rest of its batch alone."""
+    """Inverse; an exactly singular matrix gives NaN (JAX, cupy: also inf), and only that one of its batch."""
+    if is_cupy(xp):
+        # Of a stack cupy's own inverse leaves what the memory held; substitution divides by the zero pivot.
+        return xp.linalg.solve(x, xp.broadcast_to(_eye(xp, x), x.shape))
     if is_torch(xp):
         inverse, info = xp.linalg.inv_ex(x)
         return xp.where((info == 0)[..., None, None], inverse, math.nan)

@@ -26,6 +26,10 @@ def is_numpy(xp: Namespace) -> bool:
     return bool(compat.is_numpy_namespace(xp))
 
 
+def is_cupy(xp: Namespace) -> bool:
+    return bool(compat.is_cupy_namespace(xp))
+
+
 def is_torch(xp: Namespace) -> bool:
     return bool(compat.is_torch_namespace(xp))
 

@@ -16,6 +16,7 @@ from ._array import (
     array_namespace,
     astype,
     is_half,
+    is_torch,
     is_traced,
     placement,
     real_dtype,
@@ -47,24 +48,32 @@ def namespace_of(**arrays: Array) -> Namespace:
                 f"{name} must be an array (numpy, cupy, torch, JAX, …), got {type(x).__name__}: "
                 f"convert it first, for instance with numpy.asarray."
             )
-    try:
-        xp = array_namespace(*arrays.values())
-    except TypeError as error:
-        kinds = ", ".join(f"{name}: {type(x).__module__}.{type(x).__name__}" for name, x in arrays.items())
-        raise TypeError(
-            f"{_and(arrays)} must come from one array library, got {kinds}: convert them to one of these."
-        ) from error
+    xp = _one_library(arrays)
     supported = {dtype: getattr(xp, dtype) for dtype in _DTYPES if hasattr(xp, dtype)}
     for name, x in arrays.items():
         if x.dtype not in supported.values():
             raise TypeError(
                 f"{name} must have one of the dtypes {', '.join(supported)}, got {x.dtype}: convert it first."
             )
+    _one_device(arrays)
+    return xp
+
+
+def _one_library(arrays: dict[str, Array]) -> Namespace:
+    try:
+        return array_namespace(*arrays.values())
+    except TypeError as error:
+        kinds = ", ".join(f"{name}: {type(x).__module__}.{type(x).__name__}" for name, x in arrays.items())
+        raise TypeError(
+            f"{_and(arrays)} must come from one array library, got {kinds}: convert them to one of these."
+        ) from error
+
+
+def _one_device(arrays: dict[str, Array]) -> None:
     devices = {name: compat.device(x) for name, x in arrays.items() if not is_traced(x)}
     if len(set(map(str, devices.values()))) > 1:
         places = ", ".join(f"{name}: {device}" for name, device in devices.items())
         raise ValueError(f"{_and(arrays)} must be on one device, got {places}: move them first.")
-    return xp
 
 
 def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
@@ -191,7 +200,14 @@ def real_scalar(xp: Namespace, name: str, value: Any, like: Array) -> Array:
     if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
         if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
             raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
-        return xp.asarray(float(value), dtype=dtype, device=placement(like))
+        # To fill an array copies nothing to a device.
+        return xp.full((), float(value), dtype=dtype, device=placement(like))
+    both = {name: value, "unitary": like}
+    # JAX takes arrays of numpy as constants, and torch single numbers from the CPU.
+    if not any(map(compat.is_jax_array, both.values())):
+        _one_library(both)
+        if value.ndim or not is_torch(xp):
+            _one_device(both)
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{name} must be real, got an array of {value.dtype}: pass its real part.")
     value = astype(xp, value, dtype)

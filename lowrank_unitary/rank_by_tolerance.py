@@ -46,15 +46,19 @@ def basis_within(
     if masked:
         seen = op.forward(samples.measuring(MEASURING))
         basis = power_basis(op, samples.right(width), q)
-    elif values_are_at_hand(op.like):
-        basis, seen = _grown_basis(op, samples, q, tol, width)
     else:
+        _readable(op.like)
+        basis, seen = _grown_basis(op, samples, q, tol, width)
+    # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
+    return basis, seen / math.sqrt(MEASURING)
+
+
+def _readable(x: Array) -> None:
+    if not values_are_at_hand(x):
         raise ValueError(
             "masked must be True for a tol where no value can be read, under jit or on a GPU: no shape can "
             "depend on one there. The result then has max_rank columns, with zeros in S."
         )
-    # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
-    return basis, seen / math.sqrt(MEASURING)
 
 
 def _grown_basis(
@@ -116,6 +120,7 @@ def terms_at_tolerance(
     rank = xp.sum(astype(xp, tails > allowed, xp.int32), axis=-1, keepdims=True)
     most = min(most, sizes.shape[-1])
     if not masked:
+        _readable(sizes)
         most = max(1, min(most, int(xp.max(rank)))) if math.prod(rank.shape) else 1
     index = xp.arange(most, dtype=rank.dtype, device=placement(sizes))
     return most, (index < rank) | (index == 0)

@@ -16,6 +16,7 @@ from ._array import (
     core_dtype,
     eps,
     is_complex,
+    on_device_of_arrays,
     placement,
     real_dtype,
     stop_gradient,
@@ -76,6 +77,7 @@ class RotationCertificate(NamedTuple):
     probability: Array
 
 
+@on_device_of_arrays
 def rotation_certificate(
     body_factors: BodyFactors,
     rotation: LowRankRotation,
@@ -224,7 +226,7 @@ def rotation_certificate(
         step_error=scale * step_error,
         defect=before + (factor_defect + 2.0 * written) * (1.0 + before),
         gram_is_exact=exact,
-        probability=xp.asarray(PROBABILITY, dtype=smallest.dtype, device=placement(smallest)),
+        probability=xp.full((), PROBABILITY, dtype=smallest.dtype, device=placement(smallest)),
     )
 
 

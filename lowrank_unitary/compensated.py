@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import HALF, Array, eps, is_half
+from ._array import HALF, Array, eps, is_half, on_device_of_arrays
 
 
 class CompensatedUnitary(NamedTuple):
@@ -46,6 +46,7 @@ class CompensatedUnitary(NamedTuple):
     low: Array
 
     @classmethod
+    @on_device_of_arrays
     def split(cls, unitary: Array, dtype: Any, /) -> CompensatedUnitary:
         """Round a float32 matrix to half precision and keep the remainder.
 
@@ -74,6 +75,7 @@ class CompensatedUnitary(NamedTuple):
         rest = (unitary - xp.astype(high, xp.float32)) * (2.0 / eps(xp, high.dtype))
         return cls(high, xp.astype(rest, high.dtype))
 
+    @on_device_of_arrays
     def single(self) -> Array:
         """The matrix in float32.
 

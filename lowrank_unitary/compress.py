@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, complex_dtype, eigh, is_complex, qr
+from ._array import RNG, Array, Namespace, astype, complex_dtype, eigh, is_complex, on_device_of_arrays, qr
 from ._operator import operator_of
 from ._primitives import adjoint, beside, broadcast
 from .factors import BodyFactors, LowRankFactors
@@ -17,6 +17,7 @@ Factors = TypeVar("Factors", LowRankFactors, BodyFactors)
 METHODS = ("exact", "randomized", "krylov", "single_pass")
 
 
+@on_device_of_arrays
 def compress_factors(
     factors: Factors,
     rank: int | None = None,
@@ -96,6 +97,7 @@ def compress_factors(
     return type(factors)(*sketch.factors())
 
 
+@on_device_of_arrays
 def add_factors(factors: Factors, more: Factors, /, *, rank: int, rng: RNG = None) -> Factors:
     """The sum of two products of thin factors, compressed to `rank` columns where it has more.
 

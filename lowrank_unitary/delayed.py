@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, thin_dtype
+from ._array import RNG, Array, Namespace, astype, on_device_of_arrays, thin_dtype
 from ._primitives import adjoint_product, product
 from .factors import LowRankRotation
 from .rotation import checked, compose, rotate
@@ -51,6 +51,7 @@ class DelayedUnitary(NamedTuple):
     base: Array
     rotation: LowRankRotation | None = None
 
+    @on_device_of_arrays
     def rotate(self, rotation: LowRankRotation, /) -> DelayedUnitary:
         """Multiply from the right by a rotation, at O(n) cost.
 
@@ -75,6 +76,7 @@ class DelayedUnitary(NamedTuple):
             self.base, latest if self.rotation is None else compose(xp, self.rotation, latest)
         )
 
+    @on_device_of_arrays
     def matmul(self, x: Array, /) -> Array:
         """The product U x without forming U.
 
@@ -95,6 +97,7 @@ class DelayedUnitary(NamedTuple):
             x = x + left @ adjoint_product(xp, right, x)
         return astype(xp, product(xp, self.base, x), dtype)
 
+    @on_device_of_arrays
     def adjoint_matmul(self, x: Array, /) -> Array:
         """The product Uᴴ x without forming U.
 
@@ -116,6 +119,7 @@ class DelayedUnitary(NamedTuple):
             y = y + right @ adjoint_product(xp, left, y)
         return astype(xp, y, dtype)
 
+    @on_device_of_arrays
     def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
         """Multiply the accumulated rotation into the base.
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from . import _primitives, _validate, polar, transport
-from ._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype
+from ._array import Array, Namespace, astype, core_dtype, is_complex, on_device_of_arrays, thin_dtype
 from ._primitives import adjoint, adjoint_product, beside, product
 from .core import Product, Pullback, checked, factor_dtype, pull_back_cotangent
 from .factors import BodyFactors, LowRankFactors, LowRankRotation, RotateCotangents, StepCotangents
@@ -18,6 +18,7 @@ from .rotation import checked as checked_rotation
 from .rotation import rotate
 
 
+@on_device_of_arrays
 def transport_rotation_vjp(
     body_factors: BodyFactors, cotangent: BodyFactors, /, *, curve: str = "geodesic"
 ) -> BodyFactors:
@@ -70,6 +71,7 @@ def transport_rotation_vjp(
     return _rotation_vjp(body_factors, cotangent, functools.partial(transport.pullback, curve=curve))
 
 
+@on_device_of_arrays
 def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> BodyFactors:
     """Pull a cotangent of the rotation of :func:`polar_rotation` back to the body factors.
 
@@ -117,6 +119,7 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
     return _rotation_vjp(body_factors, cotangent, polar.pullback)
 
 
+@on_device_of_arrays
 def rotate_vjp(
     array: Array, rotation: LowRankRotation, cotangent: Array, /, *, adjoint: bool = False
 ) -> RotateCotangents:
@@ -173,6 +176,7 @@ def rotate_vjp(
     )
 
 
+@on_device_of_arrays
 def unitary_transport_vjp(
     unitary: Array, left: Array, right: Array, cotangent: Array, /, *, curve: str = "geodesic"
 ) -> StepCotangents:
@@ -220,6 +224,7 @@ def unitary_transport_vjp(
     return StepCotangents(*step_cotangents(unitary, left, right, cotangent, curve))
 
 
+@on_device_of_arrays
 def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: Array, /) -> StepCotangents:
     """Pull a cotangent of the result of :func:`polar_projection` back to its three arguments.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import _validate
-from ._array import Array, astype, thin_dtype
+from ._array import Array, astype, on_device_of_arrays, thin_dtype
 from ._primitives import adjoint, adjoint_product, scaled_columns
 
 
@@ -37,6 +37,7 @@ class LowRankFactors(NamedTuple):
     left: Array
     right: Array
 
+    @on_device_of_arrays
     def to_body(self, unitary: Array, /) -> BodyFactors:
         """Pull back by Uᴴ: ``BodyFactors(Uᴴ left, right)``.
 
@@ -98,6 +99,7 @@ class SVDSketch(NamedTuple):
     S: Array
     Vh: Array
 
+    @on_device_of_arrays
     def factors(self) -> LowRankFactors:
         """The sketch as thin factors, ``LowRankFactors(U * S, Vhᴴ)``.
 

@@ -8,9 +8,22 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, START, Array, Namespace, astype, core_dtype, random_block, real_dtype, uniform_block
+from ._array import (
+    RNG,
+    START,
+    Array,
+    Namespace,
+    astype,
+    core_dtype,
+    on_device_of_arrays,
+    prototype,
+    random_block,
+    real_dtype,
+    uniform_block,
+)
 
 
+@on_device_of_arrays
 def random_unitary(
     n: int,
     /,
@@ -74,6 +87,7 @@ def random_unitary(
     return astype(xp, Q * phase[..., None, :], like.dtype)
 
 
+@on_device_of_arrays
 def henaff_unitary(
     n: int,
     /,
@@ -126,6 +140,7 @@ def henaff_unitary(
     return _plane_rotations(n, -math.pi, math.pi, dtype, batch, rng, xp, device)
 
 
+@on_device_of_arrays
 def cayley_unitary(
     n: int,
     /,
@@ -220,4 +235,4 @@ def _prototype(n: int, dtype: Any, xp: Namespace, device: Any) -> Array:
         raise ValueError("n must be 1 or more, got 0.")
     if dtype is None:
         dtype = np.float64 if xp is np else xp.float64
-    return xp.empty((0,), dtype=dtype, device=device)
+    return prototype(xp, dtype, device)

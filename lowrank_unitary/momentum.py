@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from . import _validate
-from ._array import Array, Namespace, astype, placement, qr, real_dtype, thin_dtype
+from ._array import Array, Namespace, astype, on_device_of_arrays, placement, qr, real_dtype, thin_dtype
 from ._primitives import adjoint, beside, unit_scaled
 from .compress import leading_planes
 from .core import checked
@@ -35,6 +35,7 @@ class MomentumState(NamedTuple):
     steps: Array
 
     @classmethod
+    @on_device_of_arrays
     def start(cls, unitary: Array, rank: int, /, *, scaling: str = "none") -> MomentumState:
         """Averages of nothing.
 
@@ -77,6 +78,7 @@ class MomentumState(NamedTuple):
         return cls(BodyFactors(*zeros), second, xp.zeros((), dtype=real, device=place))
 
 
+@on_device_of_arrays
 def momentum_step(
     body_factors: BodyFactors,
     state: MomentumState,

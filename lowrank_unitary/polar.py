@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from . import _validate
-from ._array import Array, Namespace, eps, inv, svd
+from ._array import Array, Namespace, eps, inv, on_device_of_arrays, svd
 from ._primitives import adjoint, eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
 
 
+@on_device_of_arrays
 def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRankRotation:
     """The unitary polar factor of I + left rightᴴ, the unitary matrix nearest to it.
 
@@ -134,7 +135,8 @@ def pullback(
     within = adjoint(xp, Q) @ seen
     G = uh @ within @ v
     sums = s[..., :, None] + s[..., None, :]
-    inner = u @ (unit * (G - adjoint(xp, G)) / xp.where(sums > 0, sums, math.nan)) @ vh
+    # A complex quotient would warn of NaN.
+    inner = u @ ((G - adjoint(xp, G)) * (unit / xp.where(sums > 0, sums, math.nan))) @ vh
     # To the complement, where s = 1.
     rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
     outer = (rest @ v - rest_back @ u) * (unit / (unit + s[..., None, :]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from . import _validate
-from ._array import Array, Namespace, astype, thin_dtype
+from ._array import Array, Namespace, astype, on_device_of_arrays, thin_dtype
 from ._primitives import adjoint_product, beside, rotate_rows
 from .factors import LowRankRotation
 
 
+@on_device_of_arrays
 def rotate(
     array: Array, rotation: LowRankRotation, /, *, adjoint: bool = False, overwrite_array: bool = False
 ) -> Array:

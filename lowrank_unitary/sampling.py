@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import KINDS, RIGHT, RNG, Array, Namespace, random_block
+from ._array import KINDS, RIGHT, RNG, Array, Namespace, on_device_of_arrays, prototype, random_block
 
 
+@on_device_of_arrays
 def random_test_matrix(
     rows: int,
     columns: int,
@@ -94,7 +95,7 @@ def random_test_matrix(
         raise ValueError("first_column must be 0 for kind='sparse_sign', whose rows cannot be cut.")
     if dtype is None:
         dtype = np.float64 if xp is np else xp.float64
-    like = xp.empty((0,), dtype=dtype, device=device)
+    like = prototype(xp, dtype, device)
     xp = _validate.namespace_of(dtype=like)
     shape = (*(_validate.count("batch", size) for size in batch), rows, columns)
     return random_block(xp, shape, like, rng, RIGHT, kind, (first_row, first_column))

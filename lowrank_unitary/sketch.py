@@ -11,6 +11,7 @@ from ._array import (
     Array,
     Namespace,
     astype,
+    on_device_of_arrays,
     svd,
     uniform_block,
 )
@@ -48,6 +49,7 @@ _OPTIONS = {
 METHODS = tuple(_OPTIONS)
 
 
+@on_device_of_arrays
 def svd_sketch(
     matrix: Any,
     rank: int | None = None,
@@ -87,7 +89,7 @@ def svd_sketch(
         With `tol`: no more than this, also where the tolerance asks for more. By default min(m, n).
     masked : bool
         With `tol`: return `max_rank` columns whatever the rank, with zeros in S beyond it: a shape that does
-        not depend on values, as jit needs it.
+        not depend on values, as jit and arrays on a GPU need it.
     oversample : int, optional
         Samples beyond k, for ``"randomized"`` (default 8), ``"krylov"`` (4), ``"single_pass"`` (k + 8) and
         ``"columns"`` (k).

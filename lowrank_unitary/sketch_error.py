@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import array_api_compat as compat
+
 from . import _validate
-from ._array import ERRORS, RNG, Array, astype, eps, qr, random_block, svd, thin_dtype
+from ._array import ERRORS, RNG, Array, astype, eps, on_device_of_arrays, qr, random_block, svd, thin_dtype
 from ._operator import Operator, operator_of
 from ._primitives import adjoint, frobenius_norm, unit_scaled
 from .factors import BodyFactors, LowRankFactors, SVDSketch
@@ -37,6 +39,7 @@ class SketchError(NamedTuple):
     spectral_upper: Array
 
 
+@on_device_of_arrays
 def sketch_error(
     matrix: Any,
     sketch: SVDSketch | LowRankFactors | BodyFactors,
@@ -105,6 +108,8 @@ def sketch_error(
             f"sketch must be an SVDSketch, LowRankFactors or BodyFactors, got {type(sketch).__name__}."
         )
     left, right = sketch.factors() if isinstance(sketch, SVDSketch) else sketch
+    given = {"matrix": matrix} if compat.is_array_api_obj(matrix) else {}
+    _validate.namespace_of(**given, **{"sketch.left": left, "sketch.right": right})
     op = operator_of("matrix", matrix, right)
     if right.shape[-2] != op.columns or (op.rows or left.shape[-2]) != left.shape[-2]:
         raise ValueError(
@@ -123,6 +128,7 @@ def sketch_error(
     )
 
 
+@on_device_of_arrays
 def tangent_error(
     unitary: Array | None,
     gradient: Any,
@@ -186,6 +192,7 @@ def tangent_error(
     """
     op = Tangent.of(unitary, gradient).operator
     C, Q = _body(body_factors)
+    _validate.namespace_of(gradient=op.like, **{"body_factors.left": C, "body_factors.right": Q})
     _validate.factor_pair("body_factors.left", C, "body_factors.right", Q, op.columns)
     C_adjoint, Q_adjoint = adjoint(op.xp, C), adjoint(op.xp, Q)
 
@@ -203,6 +210,7 @@ def _body(body_factors: BodyFactors) -> BodyFactors:
     return body_factors
 
 
+@on_device_of_arrays
 def leave_one_out_error(samples: Array, /) -> Array:
     """Estimate ‖A − QQᴴA‖_F for Q = orth(A Ω) from the samples A Ω alone.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, thin_dtype
+from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, on_device_of_arrays, thin_dtype
 from ._operator import Samples
 from ._primitives import beside, is_column_major, pull_back, rotate_rows, scaled_columns, step_of_rank_one
 from .core import CORES
@@ -155,6 +155,7 @@ def polar_projection(
     return _step_of_factors(unitary, left, right, "polar", core, heal, rng, overwrite_unitary)
 
 
+@on_device_of_arrays
 def unitary_step(
     unitary: Array,
     gradient: Array | LowRankFactors | BodyFactors,
@@ -269,6 +270,7 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     return BodyFactors(beside(xp, 0.5 * C, -0.5 * Q), beside(xp, Q, C))
 
 
+@on_device_of_arrays
 def _step_of_factors(
     unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:

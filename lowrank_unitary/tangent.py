@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _validate
-from ._array import RNG, Array, Namespace
+from ._array import RNG, Array, Namespace, on_device_of_arrays
 from ._operator import Operator, Samples, operator_of
 from ._primitives import adjoint, frobenius_norm, product, pull_back
 from .compress import leading_planes
@@ -21,6 +21,7 @@ from .rank_by_tolerance import MEASURING, MISSED, basis_within, largest_rank, su
 _MORE = 4
 
 
+@on_device_of_arrays
 def tangent_sketch(
     unitary: Array,
     gradient: Array | LowRankFactors,
@@ -114,6 +115,7 @@ def tangent_sketch(
     return _sketched(tangent, rank, tol, max_rank, masked, oversample, power_iterations, rng, test_matrix)
 
 
+@on_device_of_arrays
 def compress_tangent(
     body_factors: BodyFactors,
     rank: int | None = None,

@@ -6,7 +6,7 @@ import functools
 import math
 
 from . import _validate
-from ._array import Array, Namespace, astype, complex_dtype, eigh, inv, is_complex, qr
+from ._array import Array, Namespace, astype, complex_dtype, eigh, inv, is_complex, on_device_of_arrays, qr
 from ._primitives import adjoint, eye_like
 from .core import CORES, low_rank_rotation
 from .factors import BodyFactors, LowRankRotation
@@ -14,6 +14,7 @@ from .factors import BodyFactors, LowRankRotation
 CURVES = ("geodesic", "cayley")
 
 
+@on_device_of_arrays
 def transport_rotation(
     body_factors: BodyFactors, /, *, curve: str = "geodesic", core: str = "auto"
 ) -> LowRankRotation:

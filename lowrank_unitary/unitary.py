@@ -14,6 +14,7 @@ from ._array import (
     core_dtype,
     eps,
     is_complex,
+    on_device_of_arrays,
     qr,
     random_block,
     svd,
@@ -24,6 +25,7 @@ from ._primitives import adjoint, adjoint_product, beside, eye_like, pull_back, 
 from .factors import LowRankRotation
 
 
+@on_device_of_arrays
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
     """Frobenius norm of UᴴU − I.
 
@@ -72,6 +74,7 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     return xp.linalg.matrix_norm(seen - test) / math.sqrt(p)
 
 
+@on_device_of_arrays
 def is_unitary(unitary: Array, /, *, tol: float | None = None) -> Array:
     """Whether ‖UᴴU − I‖_F ≤ tol.
 
@@ -110,6 +113,7 @@ def is_unitary(unitary: Array, /, *, tol: float | None = None) -> Array:
     return unitarity_defect(unitary) <= bound
 
 
+@on_device_of_arrays
 def reunitarize(unitary: Array, /) -> Array:
     """Repair: the nearest unitary matrix.
 
@@ -159,6 +163,7 @@ def reunitarize(unitary: Array, /) -> Array:
     return astype(xp, working - 0.5 * (working @ defect), dtype)
 
 
+@on_device_of_arrays
 def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     """Shrink the unitarity defect at O(pn²): remove it along p random directions.
 

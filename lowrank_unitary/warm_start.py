@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from . import _validate
-from ._array import RIGHT, RNG, START, Array, qr, random_block, svd
+from ._array import RIGHT, RNG, START, Array, on_device_of_arrays, qr, random_block, svd
 from ._primitives import adjoint, beside
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
@@ -28,6 +28,7 @@ class SketchState(NamedTuple):
     missed: BodyFactors
 
     @classmethod
+    @on_device_of_arrays
     def start(
         cls,
         unitary: Array,
@@ -78,6 +79,7 @@ class SketchState(NamedTuple):
         return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))
 
 
+@on_device_of_arrays
 def warm_tangent_sketch(
     unitary: Array,
     gradient: Array | LowRankFactors,

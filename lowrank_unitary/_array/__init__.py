@@ -1,11 +1,13 @@
 """What differs between array namespaces, in one place; nothing here imports a framework."""
 
+from ._device import on_device_of_arrays, prototype
 from ._linalg import eigh, inv, qr, svd
 from ._namespace import (
     Array,
     Namespace,
     array_namespace,
     astype,
+    is_cupy,
     is_numpy,
     is_torch,
     is_traced,
@@ -64,6 +66,7 @@ __all__ = [
     "eps",
     "inv",
     "is_complex",
+    "is_cupy",
     "is_half",
     "is_numpy",
     "is_torch",
@@ -74,7 +77,9 @@ __all__ = [
     "note_change",
     "numpy_view",
     "of_numpy",
+    "on_device_of_arrays",
     "placement",
+    "prototype",
     "qr",
     "random_block",
     "real_dtype",

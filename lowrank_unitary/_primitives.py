@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from ._array import (
     Array,
     Namespace,
     astype,
+    cuda_view,
     is_complex,
+    is_cupy,
     is_numpy,
     is_torch,
     is_writeable,
@@ -50,7 +53,8 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
     """The blocks with one batch shape."""
     shapes = [tuple(block.shape[:-2]) for block in blocks]
-    if len(set(shapes)) == 1:
+    # Not by a set: symbolic sizes of torch have no hash.
+    if all(shape == shapes[0] for shape in shapes):
         return list(blocks)
     batch = np.broadcast_shapes(*shapes)
     return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
@@ -99,8 +103,9 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
 
 def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
-    if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
-        return of_numpy(xp, _kernels.product_rows(*views))
+    if fast := _fast(xp, thin.shape[-1], matrix, thin):
+        kernels, views = fast
+        return _native(xp, kernels.product_rows(*views))
     if is_column_major(xp, matrix, thin.shape[-1]):
         return _conj(xp, adjoint_product(xp, matrix.mT, _conj(xp, thin)))
     if matrix.dtype == thin.dtype:
@@ -120,8 +125,9 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
                 for rows, panel in _panels(matrix, thin)
             )
         matrix = xp.astype(matrix, thin.dtype)
-    if views := _for_kernels(xp, thin.shape[-1], matrix, thin):
-        return of_numpy(xp, _kernels.adjoint_product_rows(*views))
+    if fast := _fast(xp, thin.shape[-1], matrix, thin):
+        kernels, views = fast
+        return _native(xp, kernels.adjoint_product_rows(*views))
     if is_column_major(xp, matrix, thin.shape[-1]):
         return _conj(xp, product(xp, matrix.mT, _conj(xp, thin)))
     if is_torch(xp):
@@ -141,8 +147,9 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         return adjoint_product(xp, matrix, thin), None
     k = thin.shape[-1]
     columns = k + probes.shape[-1]
-    if views := _for_kernels(xp, columns, matrix, thin, probes):
-        both = of_numpy(xp, _kernels.adjoint_product_rows(*views))
+    if fast := _fast(xp, columns, matrix, thin, probes):
+        kernels, views = fast
+        both = _native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
     seen = product(xp, matrix, probes)
     both = adjoint_product(xp, matrix, beside(xp, thin, seen))
@@ -154,12 +161,10 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
 
     The sum is rounded once into the dtype of the array.
     """
-    if views := _for_kernels(xp, left.shape[-1], array, left, right):
-        view, *thin = views
-        if overwrite:
-            thin = [x.copy() if np.may_share_memory(view, x) else x for x in thin]
-        out = view if overwrite else np.empty_like(view)
-        _kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
+    if fast := _fast(xp, left.shape[-1], array, left, right):
+        kernels, (view, *thin) = fast
+        out, thin = _target(kernels, view, thin, overwrite=overwrite)
+        kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
         return _written(xp, array, out, overwrite)
     if is_numpy(xp):
         return _rotate_panels(array, left, right, overwrite)
@@ -188,33 +193,46 @@ def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> 
     return out
 
 
-def step_of_rank_one(
+def whole_step(
     xp: Namespace,
     unitary: Array,
     left: Array,
     right: Array,
-    probe: Array | None,
+    probes: Array | None,
     kind: str,
     *,
     overwrite: bool = False,
 ) -> Array | None:
-    """A whole step of rank one by the fast kernels; None where they do not take it, or not all of it."""
-    views = _for_kernels(xp, 1, unitary, left, right, *(() if probe is None else (probe,)))
-    if not views:
+    """A whole step by the fast kernels; None where they do not take it, or not all of it.
+
+    On a CPU they take rank one and up to one probe.
+    """
+    looked = () if probes is None else (probes,)
+    k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
+    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *looked)):
+        view, *thin = views
+        # A single matrix is moved when all thin factors have been read; of a stack, matrix by matrix.
+        out, thin = _target(_kernels, view, thin, overwrite=overwrite, read_first=view.ndim == 2)
+        if not _kernels.rank_one_step(view, thin[0], thin[1], thin[2] if looked else None, kind, out):
+            return None
+        return _written(xp, unitary, out, overwrite)
+    if not (arrays := _for_cuda(xp, unitary, left, right, *looked)):
         return None
-    view, *thin = views
-    if overwrite and view.ndim > 2:
-        # A stack is moved matrix by matrix: a column that lies in a later one must not move with it.
-        thin = [x.copy() if np.may_share_memory(view, x) else x for x in thin]
-    out = view if overwrite else np.empty_like(view)
-    if not _kernels.rank_one_step(view, thin[0], thin[1], None if probe is None else thin[2], kind, out):
+    view, *thin = arrays
+    if not _kernels.cuda.steps_apply_to(view, k, p):
         return None
+    out, thin = _target(_kernels.cuda, view, thin, overwrite=overwrite)
+    _kernels.cuda.low_rank_step(view, thin[0], thin[1], thin[2] if looked else None, kind, out)
     return _written(xp, unitary, out, overwrite)
 
 
-def rotation_of_rank_one(xp: Namespace, left: Array, right: Array, kind: str) -> tuple[Array, Array] | None:
-    """The rotation of body factors of rank one in closed form; None where that is not at hand."""
-    if not (is_numpy(xp) or is_torch(xp)) or not _kernels.kernels_active():
+def whole_rotation(xp: Namespace, left: Array, right: Array, kind: str) -> tuple[Array, Array] | None:
+    """The rotation of body factors by the fast kernels, on a CPU of rank one; None where there are none."""
+    if arrays := _for_cuda(xp, left, right):
+        if _kernels.cuda.steps_apply_to(arrays[0], left.shape[-1], 0):
+            return _kernels.cuda.rotation(arrays[0], arrays[1], kind)
+        return None
+    if left.shape[-1] != 1 or not (is_numpy(xp) or is_torch(xp)) or not _kernels.kernels_active():
         return None
     b, c = numpy_view(right), numpy_view(left)
     if b is None or c is None or (rotation := _kernels.rank_one_rotation(c, b, kind)) is None:
@@ -227,6 +245,14 @@ def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
     """Whether the fast kernels take the transposed matrix and not this one."""
     view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
     return view is not None and not view.flags.c_contiguous and _kernels.apply_to(view.mT, columns)
+
+
+def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any, list[Array]] | None:
+    """The kernels that take these arrays, and the arrays as they take them; None where there are none."""
+    if views := _for_kernels(xp, columns, matrix, *thin):
+        return _kernels, views
+    arrays = _for_cuda(xp, matrix, *thin)
+    return (_kernels.cuda, arrays) if arrays and _kernels.cuda.apply_to(matrix, columns) else None
 
 
 def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
@@ -246,10 +272,34 @@ def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> li
     return views
 
 
+def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
+    """All of them where they are on a GPU, with one dtype and one batch shape."""
+    if not (is_cupy(xp) or is_torch(xp)):
+        return None
+    views = [cuda_view(x) for x in (matrix, *thin)]
+    if any(x is None or x.dtype != matrix.dtype or x.shape[:-2] != matrix.shape[:-2] for x in views):
+        return None
+    return views if _kernels.cuda.active() else None
+
+
+def _target(
+    kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool, read_first: bool = False
+) -> tuple[Array, list[Array]]:
+    """Where the result goes, and thin factors that do not change on the way."""
+    if not overwrite:
+        return kernels.empty_like(matrix), thin
+    return matrix, thin if read_first else [x.copy() if kernels.share_memory(matrix, x) else x for x in thin]
+
+
+def _native(xp: Namespace, x: Array) -> Array:
+    """What the kernels made, as an array of the caller's kind."""
+    return of_numpy(xp, x) if isinstance(x, np.ndarray) else x
+
+
 def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
     """What the kernels wrote, as an array of the caller's kind."""
     if not overwritten:
-        return of_numpy(xp, out)
+        return _native(xp, out)
     if is_torch(xp):
         note_change(array)
     return array

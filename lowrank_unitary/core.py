@@ -25,7 +25,7 @@ from ._array import (
     thin_dtype,
     values_are_at_hand,
 )
-from ._primitives import adjoint, adjoint_product, broadcast, product, rotation_of_rank_one
+from ._primitives import adjoint, adjoint_product, broadcast, product, whole_rotation
 from .factors import BodyFactors, LowRankRotation
 
 CORES = ("auto", "gram", "orthonormal")
@@ -47,7 +47,7 @@ def low_rank_rotation(
     gram_middle: Callable[[Namespace, Array, bool], Array],
     dense_change: Callable[[Namespace, Array, Array], Array],
 ) -> LowRankRotation:
-    """I + W M Wᴴ by the chosen core; of rank one in closed form, where the kernels are at hand.
+    """I + W M Wᴴ by the chosen core, or by the kernels where they are at hand.
 
     `kind` is what the kernels call the function.
     `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖₂ ≤ GRAM_LIMIT;
@@ -58,8 +58,8 @@ def low_rank_rotation(
     dtype = factor_dtype(xp, body_factors)
     working = core_dtype(xp, dtype)
     c, b = (astype(xp, x, working) for x in broadcast(xp, *body_factors))
-    if k == 1 and core == "auto" and (exact := rotation_of_rank_one(xp, c, b, kind)):
-        return LowRankRotation(*(astype(xp, x, dtype) for x in exact))
+    if core == "auto" and (made := whole_rotation(xp, c, b, kind)):
+        return LowRankRotation(*(astype(xp, x, dtype) for x in made))
     W, K, unit = balanced_gram(xp, c, b)
     small = False
     if core == "auto":

@@ -9,7 +9,7 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, on_device_of_arrays, thin_dtype
 from ._operator import Samples
-from ._primitives import beside, is_column_major, pull_back, rotate_rows, scaled_columns, step_of_rank_one
+from ._primitives import beside, is_column_major, pull_back, rotate_rows, scaled_columns, whole_step
 from .core import CORES
 from .factors import BodyFactors, LowRankFactors, LowRankRotation
 from .polar import polar_rotation
@@ -274,7 +274,7 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
 def _step_of_factors(
     unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
-    """Move U by left rightᴴ along a curve or by projection: in one go for k = 1, else part by part."""
+    """Move U by left rightᴴ along a curve or by projection: at one go by the kernels, or part by part."""
     _validate.choice("core", core, CORES)
     _validate.count("heal", heal)
     batch: tuple[int, ...] = ()
@@ -294,8 +294,8 @@ def _step_of_factors(
         moved = _step_of_factors(unitary.mT, left, right, kind, core, heal, rng, overwrite)
         return unitary if overwrite else moved.mT
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
-    if k == 1 and core == "auto" and heal <= 1:
-        moved = step_of_rank_one(xp, unitary, left, right, Z, kind, overwrite=overwrite)
+    if core == "auto":
+        moved = whole_step(xp, unitary, left, right, Z, kind, overwrite=overwrite)
         if moved is not None:
             return moved
     body, healing = _pulled_back(xp, unitary, left, right, Z)

@@ -96,7 +96,7 @@ def make_step(seed, n, k, dtype, kind="generic", norm=1.0, batch=()):
     if kind == "zero":
         a[...], b[...] = 0, 0
     if kind == "rank one":
-        # All of one sign: where columns cancel, the sum of their products is known to eps of the largest only.
+        # All of one sign: where columns cancel, the sum of products is known to eps of the largest only.
         a = a[..., :1] * np.abs(rng.standard_normal(k))
         b = b[..., :1] * np.abs(rng.standard_normal(k))
     if kind == "decaying":

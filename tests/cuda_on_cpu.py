@@ -72,14 +72,19 @@ def has_compiler():
 
 
 @contextlib.contextmanager
-def installed(monkeypatch, machine, threads, processors=3):
-    """Kernels are run by the machine, in small blocks, so that larger matrices take several packs each."""
+def installed(monkeypatch, machine, threads, processors=3, *, cupy=False):
+    """Kernels are run by the machine, in small blocks, so that larger matrices take several packs each.
+
+    On arrays of numpy and torch, or of a stand-in for cupy, to whose devices they keep.
+    """
     with monkeypatch.context() as patch:
         patch.setattr(_cuda, "run", machine.run)
         patch.setattr(_cuda, "gemm", gemm)
         patch.setattr(_cuda, "_processors", lambda index: processors)
-        patch.setattr(_cuda, "_device_of", lambda x: contextlib.nullcontext())
-        patch.setattr(_cuda, "_index", lambda x: 0)
+        patch.setattr(_cuda, "active", lambda: True)
+        if not cupy:
+            patch.setattr(_cuda, "_device_of", lambda x: contextlib.nullcontext())
+            patch.setattr(_cuda, "_index", lambda x: 0)
         patch.setattr(_cuda, "_SMALL", 16)
         for name in ("_THREADS", "_BY_ENTRIES", "_BY_COLUMNS", "_BY_MATRICES"):
             patch.setattr(_launches, name, threads)

@@ -23,7 +23,11 @@ def blocks(path, language):
         if match["language"].strip() == language:
             line = text.count("\n", 0, match.start("code"))
             yield pytest.param(
-                path, line, match["code"], id=f"{path.relative_to(ROOT).as_posix()}:{line + 1}"
+                path,
+                line,
+                match["code"],
+                id=f"{path.relative_to(ROOT).as_posix()}:{line + 1}",
+                marks=[pytest.mark.gpu] if "import cupy" in match["code"] else [],
             )
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("rotation", "polar", "transport", "certificate"),
     ("delayed", "step", "derivatives"),
     ("__init__",),
-    ("torch", "jax", "dlpack"),
+    ("torch", "jax", "dlpack", "cuda_graph"),
     ("reference", "testing"),
     ("studies",),
     ("cli",),

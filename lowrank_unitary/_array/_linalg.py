@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ._namespace import Array, Namespace, astype, is_cupy, is_torch, placement, values_are_at_hand
+from .._kernels import cuda
+from ._namespace import Array, Namespace, astype, cuda_view, is_cupy, is_torch, placement, values_are_at_hand
 from ._precision import core_dtype, real_dtype
 
 
@@ -23,6 +24,14 @@ def _eye(xp: Namespace, like: Array) -> Array:
     return xp.eye(like.shape[-1], dtype=like.dtype, device=placement(like))
 
 
+def _by_kernels(xp: Namespace, x: Array) -> Array | None:
+    """A thin or small matrix on a GPU as the kernels take it; None where they do not."""
+    view = cuda_view(x) if is_cupy(xp) or is_torch(xp) else None
+    if view is None or not cuda.decompositions_apply_to(view, view.shape[-1]):
+        return None
+    return view if cuda.active() else None
+
+
 def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
     """Thin SVD; a matrix with a NaN or an infinity gives NaN."""
     clean, finite = _finite_part(xp, x)
@@ -32,6 +41,8 @@ def svd(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
 
 def eigh(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Hermitian eigendecomposition; a matrix with a NaN or an infinity gives NaN."""
+    if (view := _by_kernels(xp, x)) is not None:
+        return cuda.hermitian_eigen(view)
     clean, finite = _finite_part(xp, x)
     if x.dtype == xp.complex64 and not values_are_at_hand(x):
         # On a GPU the vectors of a stack, which vmap hides, may not be orthonormal in single precision.
@@ -57,6 +68,9 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
     Householder's vectors square the entries: unscaled, float32 columns of 1e-30 would come out as zero.
     """
+    if (view := _by_kernels(xp, x)) is not None:
+        q = cuda.orthonormal_columns(view)
+        return q, (xp.conj(q.mT) if xp.isdtype(q.dtype, "complex floating") else q.mT) @ x
     clean, finite = _finite_part(xp, x)
     largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
     scale = xp.where(largest > 0, largest, 1.0)

@@ -111,6 +111,16 @@ def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
     return np.asarray(x.detach().numpy()) if x.dtype != torch.bfloat16 else None
 
 
+def cuda_view(x: Array) -> Array | None:
+    """A cupy array itself, or a plain torch tensor on a CUDA device that nothing records; else None."""
+    if compat.is_cupy_array(x):
+        return x
+    torch = sys.modules.get("torch")
+    if torch is None or not is_plain(x) or x.device.type != "cuda" or is_traced(x):
+        return None
+    return None if x.layout != torch.strided or x.is_conj() or x.is_neg() else x.detach()
+
+
 def of_numpy(xp: Namespace, host: np.ndarray[Any, Any]) -> Array:
     """A numpy array as one of numpy or torch, without a copy."""
     return xp.from_numpy(host) if is_torch(xp) else host

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, TypeAlias
 import array_api_compat as compat
 import numpy as np
 
-from .._kernels import kernels_active, normal_numbers
-from ._namespace import Array, Namespace, is_compiling, is_traced, move, placement
+from .._kernels import cuda, kernels_active, normal_numbers
+from ._namespace import Array, Namespace, cuda_view, is_compiling, is_traced, move, placement
 from ._precision import complex_dtype, core_dtype, is_complex, real_dtype, thin_dtype
 
 
 class Key(NamedTuple):
-    """Two words of 32 bits: whole numbers from 0 on, or int32 arrays inside a trace."""
+    """Two words of 32 bits: whole numbers from 0 on, or int32 arrays on a device or inside a trace."""
 
     high: Any
     low: Any
@@ -64,6 +64,8 @@ def key_of(rng: RNG, like: Array) -> Key:
         return _of_symbol(rng, like)
     if compat.is_jax_array(rng):
         return _of_jax(rng)
+    if compat.is_cupy_array(rng) or compat.is_torch_array(rng):
+        return _of_device(rng, like)
     if isinstance(rng, np.ndarray) and rng.ndim:
         rng = list(rng.tolist())
     if hasattr(rng, "__index__") and not isinstance(rng, bool):
@@ -92,6 +94,23 @@ def _of_symbol(seed: int, like: Array) -> Key:
     # A word of 32 bits as a signed number.
     words = (((word & _WORD) ^ (1 << 31)) - (1 << 31) for word in (number >> 32, number))
     return Key(*(word.to(torch.int32) for word in words))
+
+
+def _of_device(rng: Array, like: Array) -> Key:
+    """The key that an array holds, wherever it is: what is captured in a graph reads it at every replay."""
+    xp = compat.array_namespace(rng)
+    if xp is not compat.array_namespace(like) or compat.device(rng) != compat.device(like):
+        raise TypeError(
+            f"rng must lie beside the matrix if it is an array, got a {type(rng).__name__} on "
+            f"{compat.device(rng)} for a {type(like).__name__} on {compat.device(like)}: move it there."
+        )
+    if tuple(rng.shape) != (2,) or not xp.isdtype(rng.dtype, "integral"):
+        raise TypeError(
+            f"rng must hold two whole numbers if it is an array, got one of {rng.dtype} and "
+            f"shape {tuple(rng.shape)}: the upper and the lower 32 bits of a seed."
+        )
+    words = xp.astype(rng, xp.int32)
+    return Key(words[0], words[1])
 
 
 def _of_jax(rng: Array) -> Key:
@@ -148,6 +167,11 @@ def _block(
 ) -> Array:
     key = key_of(rng, like)
     rows = shape[-2]
+    if values is _gaussian and _kernels_take(xp, like, dtype):
+        out = xp.empty(shape, dtype=dtype, device=placement(like))
+        words = key if isinstance(key.high, int) else xp.stack([key.high, key.low])
+        cuda.normal_numbers(words, purpose, first, out)
+        return out
     wide = complex_dtype if is_complex(xp, dtype) else real_dtype
     if not _on_host(key, like):
         if compat.is_jax_array(like) and isinstance(key.high, int):
@@ -168,6 +192,13 @@ def _block(
         words = _words(np, key, purpose, panel, (first[0] + start, first[1]), None)
         out[..., start : start + height, :] = values(np, *words, double)
     return move(xp, out, like, dtype)
+
+
+def _kernels_take(xp: Namespace, like: Array, dtype: Any) -> bool:
+    """Whether the kernels make the numbers where `like` is, on a GPU."""
+    if not (compat.is_cupy_array(like) or compat.is_torch_array(like)) or cuda_view(like) is None:
+        return False
+    return dtype in (xp.float32, xp.float64, xp.complex64, xp.complex128) and cuda.active()
 
 
 def _on_host(key: Key, like: Array) -> bool:

@@ -266,7 +266,6 @@ __global__ void __launch_bounds__(256)
       c[m] = power * sums[0];
       z[m] = sums[1];
     }
-    __syncthreads();
   }
   for (int m = threadIdx.x; m < n; m += blockDim.x) {
     b[m] = entry<T, P>(right, m);
@@ -276,7 +275,6 @@ __global__ void __launch_bounds__(256)
       z[m] = x;
     }
   }
-  __syncthreads();
   turn_plane<T, P>(columns, healing, kind, before, after, n);
   __syncthreads();
   for (int i = warp; i < n; i += warps) {

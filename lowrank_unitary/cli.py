@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from . import __version__
-from ._kernels import kernels_active
+from ._kernels import cuda, kernels_active
 from .studies import STUDIES, load_study
 
 if TYPE_CHECKING:
@@ -319,11 +319,16 @@ def _info(options: argparse.Namespace) -> int:
         ("array namespaces", ", ".join(_namespaces())),
         ("GPU", _gpu()),
         ("fast kernels", _kernels_in_use()),
+        ("CUDA kernels", _cuda_kernels()),
     ]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name + ':':<{width + 2}}{value}")
     return 0
+
+
+def _cuda_kernels() -> str:
+    return "for cupy, and torch on CUDA" if cuda.active() else "not in use: they need cupy and a CUDA device"
 
 
 def _kernels_in_use() -> str:

@@ -39,7 +39,11 @@ def active() -> bool:
     """Whether cupy is installed and finds a CUDA device, and the environment does not turn kernels off."""
     if not allowed() or importlib.util.find_spec("cupy") is None:
         return False
-    cuda = _cupy().cuda
+    try:
+        cuda = _cupy().cuda
+    except ImportError:
+        # Built for another version of CUDA: torch may do without it.
+        return False
     # Warps of other makers have 64 threads.
     return bool(cuda.is_available()) and not cuda.runtime.is_hip
 

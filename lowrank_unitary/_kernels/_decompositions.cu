@@ -31,7 +31,6 @@ __device__ void take_out(typename Wide<P>::type *column, const typename Wide<P>:
       sum = sum - products[i] * columns[(long long)i * n + m];
     column[m] = sum;
   }
-  __syncthreads();
 }
 
 // Orthonormal columns, the first j of which span the first j of x, by Gram and Schmidt, again where much was
@@ -80,7 +79,6 @@ __global__ void __launch_bounds__(512)
       column[m] = (1 / left) * column[m];
       put(out, (long long)m * width + j, column[m]);
     }
-    __syncthreads();
   }
 }
 

@@ -189,7 +189,7 @@ def test_random_unitaries_and_repairs_equal_those_of_a_cpu(space, dtype):
         lu.unitarity_defect,
         lambda x: lu.rotate(x, lu.transport_rotation(lu.BodyFactors(x[:, :2], x[:, 3:5]), core="gram")),
     ):
-        assert error(to_numpy(function(U)), function(host)) <= bound
+        assert error(*map(np.atleast_2d, (to_numpy(function(U)), function(host)))) <= bound
 
 
 def test_a_seed_gives_the_same_numbers_as_on_a_cpu(space):

@@ -174,6 +174,38 @@ def test_steps_of_rank_one_are_exact_at_every_size(norm, update, kind, on_cpu):
         assert np.linalg.norm(ct(got) @ got - np.eye(n)) <= tolerance(np, dtype, n)
 
 
+@pytest.mark.parametrize(("update", "norm"), [("geodesic", 100.0), ("cayley", 100.0), ("polar", 5.0)])
+def test_long_steps_of_any_rank_keep_single_precision(update, norm, on_cpu):
+    """The core is in double precision, of which norm² eps is left."""
+    for dtype in ("float32", "complex64"):
+        step = make_step(7, 33, 2, dtype, norm=norm)
+        got = moved(step.arrays, None, update)
+        # Its size times the rounding of c and b, which is what they are given with.
+        assert error(got, UPDATES[update](*step.arrays)) <= step.tolerance()
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("size", [1e300, 1e-300, 1e-312])
+def test_columns_at_the_ends_of_the_range_are_no_exception(size, k, on_cpu):
+    for n in (7, 65):
+        step = make_step(8, n, k, "float64", norm=0.3)
+        # Below 1e-308 numbers lose digits; what is left of them is the step.
+        left = step.left * size
+        right = step.right * min(1 / size, 1e307)
+        wide = reference.extended(left) * 1e300, reference.extended(right) * 1e-300
+        for update, dense in UPDATES.items():
+            assert error(moved((step.unitary, left, right), None, update), dense(step.unitary, *wide)) <= (
+                step.tolerance()
+            )
+
+
+def test_pivots_of_zero_are_no_exception(on_cpu):
+    """4 e₁e₁ᵀ + 4 e₂e₂ᵀ has no skew part, and a matrix with zeros on its diagonal to be inverted."""
+    b = np.eye(9)[:, :2]
+    left, right = _cuda.rotation(4.0 * b, b.copy(), "cayley")
+    np.testing.assert_allclose(left @ right.T, np.zeros((9, 9)), atol=1e-15)
+
+
 @pytest.mark.parametrize("update", ["geodesic", "polar"])
 @pytest.mark.parametrize(("n", "k", "p"), [(7, 1, 1), (65, 1, 1), (33, 2, 2)])
 @pytest.mark.parametrize("dtype", ["float64", "complex64"])

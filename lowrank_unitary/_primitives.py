@@ -136,6 +136,13 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     return _conj(xp, matrix.mT @ _conj(xp, thin))
 
 
+def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
+    """Left @ right for thin or small matrices; on a GPU in full precision, and fit to be recorded."""
+    if arrays := _for_cuda(xp, left, right):
+        return _kernels.cuda.thin_product(arrays[0], arrays[1])
+    return left @ right
+
+
 def _conj(xp: Namespace, x: Array) -> Array:
     """The conjugate; a real array itself."""
     return xp.conj(x) if is_complex(xp, x.dtype) else x
@@ -288,7 +295,9 @@ def _target(
     """Where the result goes, and thin factors that do not change on the way."""
     if not overwrite:
         return kernels.empty_like(matrix), thin
-    return matrix, thin if read_first else [x.copy() if kernels.share_memory(matrix, x) else x for x in thin]
+    if read_first:
+        return matrix, thin
+    return matrix, [kernels.copied(x) if kernels.share_memory(matrix, x) else x for x in thin]
 
 
 def _native(xp: Namespace, x: Array) -> Array:

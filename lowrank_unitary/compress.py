@@ -7,7 +7,7 @@ from typing import TypeVar
 from . import _validate
 from ._array import RNG, Array, Namespace, astype, complex_dtype, eigh, is_complex, on_device_of_arrays, qr
 from ._operator import operator_of
-from ._primitives import adjoint, beside, broadcast
+from ._primitives import adjoint, beside, broadcast, thin_product
 from .factors import BodyFactors, LowRankFactors
 from .sketch import svd_sketch
 
@@ -173,7 +173,7 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Bo
         a, b = R[..., :m], R[..., m:]
     else:
         basis, a, b = None, left, right
-    T = a @ adjoint(xp, b)
+    T = thin_product(xp, a, adjoint(xp, b))
     T = 0.5 * (T - adjoint(xp, T))
     w, v = eigh(xp, 1j * astype(xp, T, complex_dtype(xp, T.dtype)))
     k = min(k, w.shape[-1])
@@ -184,7 +184,9 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Bo
         C, Q = -1j * (up + down), up - down
     else:
         C, Q = 2.0 * xp.imag(up), 2.0 * xp.real(up)
-    C, Q = (astype(xp, x, T.dtype) if basis is None else basis @ astype(xp, x, T.dtype) for x in (C, Q))
+    C, Q = (astype(xp, x, T.dtype) for x in (C, Q))
+    if basis is not None:
+        C, Q = (thin_product(xp, basis, x) for x in (C, Q))
     return BodyFactors(C, Q), xp.hypot(positive, negative)
 
 

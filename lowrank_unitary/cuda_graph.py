@@ -84,9 +84,11 @@ class StepGraph:
             inside.wait_event(outside.record())
             with inside, cuda.using_allocator(self._pool.malloc):
                 before = [x.copy() for x in written]
-                step()
-                for x, value in zip(written, before, strict=True):
-                    x[...] = value
+                try:
+                    step()
+                finally:
+                    for x, value in zip(written, before, strict=True):
+                        x[...] = value
                 inside.begin_capture()
                 try:
                     self.result = step()

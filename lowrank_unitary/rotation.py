@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _validate
 from ._array import Array, Namespace, astype, on_device_of_arrays, thin_dtype
-from ._primitives import adjoint_product, beside, rotate_rows
+from ._primitives import adjoint_product, beside, rotate_rows, thin_product
 from .factors import LowRankRotation
 
 
@@ -79,5 +79,5 @@ def checked(rotation: LowRankRotation) -> LowRankRotation:
 
 def compose(xp: Namespace, first: LowRankRotation, second: LowRankRotation) -> LowRankRotation:
     """(I + L₁R₁ᴴ)(I + L₂R₂ᴴ) = I + [L₁, L₂ + L₁(R₁ᴴL₂)] [R₁, R₂]ᴴ."""
-    carried = second.left + first.left @ adjoint_product(xp, first.right, second.left)
+    carried = second.left + thin_product(xp, first.left, adjoint_product(xp, first.right, second.left))
     return LowRankRotation(beside(xp, first.left, carried), beside(xp, first.right, second.right))

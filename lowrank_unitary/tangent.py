@@ -11,7 +11,7 @@ import numpy as np
 from . import _validate
 from ._array import RNG, Array, Namespace, on_device_of_arrays
 from ._operator import Operator, Samples, operator_of
-from ._primitives import adjoint, frobenius_norm, product, pull_back
+from ._primitives import adjoint, frobenius_norm, product, pull_back, thin_product
 from .compress import leading_planes
 from .factors import BodyFactors, LowRankFactors
 from .range_finder import power_basis
@@ -276,7 +276,8 @@ def sketch_tangent(
 
 def two_sided(xp: Namespace, image: Array, basis: Array) -> tuple[Array, Array]:
     """(C, B) from AB and B, such that skew(C Bᴴ) has every entry of A that touches range(B)."""
-    return 2.0 * image - basis @ (adjoint(xp, basis) @ image), basis
+    inside = thin_product(xp, adjoint(xp, basis), image)
+    return 2.0 * image - thin_product(xp, basis, inside), basis
 
 
 def _sketched(

@@ -21,7 +21,15 @@ from ._array import (
     tolerance,
     values_are_at_hand,
 )
-from ._primitives import adjoint, adjoint_product, beside, eye_like, pull_back, rotate_rows
+from ._primitives import (
+    adjoint,
+    adjoint_product,
+    beside,
+    eye_like,
+    pull_back,
+    rotate_rows,
+    thin_product,
+)
 from .factors import LowRankRotation
 
 
@@ -235,7 +243,7 @@ def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
     # Squares and not the square of a norm, which has no derivative at D = 0.
     squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D
     shortened = -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True))
-    return LowRankRotation(beside(xp, Z, D), shortened * beside(xp, D - Z @ S, Z))
+    return LowRankRotation(beside(xp, Z, D), shortened * beside(xp, D - thin_product(xp, Z, S), Z))
 
 
 def _defect(xp: Namespace, unitary: Array) -> Array:

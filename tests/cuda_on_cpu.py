@@ -8,8 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
-
 from lowrank_unitary._kernels import _cuda, _launches
 
 HERE = Path(__file__).parent
@@ -60,13 +58,6 @@ class Machine:
         self.known[launch.kernel](grid, (ctypes.c_uint64 * len(words))(*words))
 
 
-def gemm(out, left, right, transposed, plus, right_transposed=False):
-    """What takes the place of cuBLAS."""
-    out, left, right = (np.asarray(getattr(x, "host", x)) for x in (out, left, right))
-    left, right = left.mT if transposed == "T" else left, right.mT if right_transposed else right
-    out[...] = left @ right + plus * out if plus else left @ right
-
-
 def has_compiler():
     return shutil.which("g++") is not None
 
@@ -79,12 +70,12 @@ def installed(monkeypatch, machine, threads, processors=3, *, cupy=False):
     """
     with monkeypatch.context() as patch:
         patch.setattr(_cuda, "run", machine.run)
-        patch.setattr(_cuda, "gemm", gemm)
         patch.setattr(_cuda, "_processors", lambda index: processors)
         patch.setattr(_cuda, "active", lambda: True)
         if not cupy:
             patch.setattr(_cuda, "_device_of", lambda x: contextlib.nullcontext())
             patch.setattr(_cuda, "_index", lambda x: 0)
+            patch.setattr(_cuda, "_is_recorded", lambda x: False)
         patch.setattr(_cuda, "_SMALL", 16)
         for name in ("_THREADS", "_BY_ENTRIES", "_BY_COLUMNS", "_BY_MATRICES"):
             patch.setattr(_launches, name, threads)

@@ -265,7 +265,7 @@ def installed():
 
     cuda = ModuleType("cupy.cuda")
     cuda.Device, cuda.is_available = Device, lambda: True
-    cuda.Stream = cuda.ExternalStream = type("Stream", (), {"ptr": 0})
+    cuda.Stream = cuda.ExternalStream = type("Stream", (), {"ptr": 0, "is_capturing": lambda self: False})
     cuda.get_current_stream = cuda.Stream
     cuda.runtime = SimpleNamespace(is_hip=False, getDeviceCount=lambda: 2)
     cuda.device = ModuleType("cupy.cuda.device")

@@ -70,7 +70,7 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """
     if (view := _by_kernels(xp, x)) is not None:
         q = cuda.orthonormal_columns(view)
-        return q, (xp.conj(q.mT) if xp.isdtype(q.dtype, "complex floating") else q.mT) @ x
+        return q, cuda.thin_product(q, view, adjoint=True)
     clean, finite = _finite_part(xp, x)
     largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
     scale = xp.where(largest > 0, largest, 1.0)

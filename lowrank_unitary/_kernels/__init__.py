@@ -7,6 +7,7 @@ from . import _cuda as cuda
 from ._rows import (
     adjoint_product_rows,
     apply_to,
+    copied,
     empty_like,
     kernels_active,
     normal_numbers,
@@ -20,6 +21,7 @@ from ._rows import (
 __all__ = [
     "adjoint_product_rows",
     "apply_to",
+    "copied",
     "cuda",
     "empty_like",
     "kernels_active",

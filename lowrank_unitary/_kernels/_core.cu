@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(256) core(typename Wide<P>::type *G, const int
   fill(N, w, [=](int i, int j) { return N[i * w + j] + H[i * w + j]; });
 }
 
-// L = W and R = W Nᴴ, as rows that move a matrix or as thin factors.
+// L = W and R = W Nᴴ, as rows that move a matrix or as thin factors; blockIdx.z is the column.
 template <typename T, int P, bool ROWS>
 __global__ void spread(const typename Wide<P>::type *columns, const double *scales, const typename Wide<P>::type *N,
                        T *before, T *after, int n, int w) {
@@ -288,20 +288,18 @@ __global__ void spread(const typename Wide<P>::type *columns, const double *scal
   N += (long long)blockIdx.x * w * w;
   before += (long long)blockIdx.x * w * P * n * (ROWS ? P : 1);
   after += (long long)blockIdx.x * w * P * n * (ROWS ? P : 1);
-  const int m = blockIdx.y * blockDim.x + threadIdx.x;
+  const int m = blockIdx.y * blockDim.x + threadIdx.x, j = blockIdx.z;
   if (m >= n)
     return;
-  for (int j = 0; j < w; ++j) {
-    const Number x = scales[j] * columns[(long long)j * n + m];
-    Number sum = {};
-    for (int i = 0; i < w; ++i)
-      sum = sum + conjugate(N[j * w + i]) * (scales[i] * columns[(long long)i * n + m]);
-    if constexpr (ROWS) {
-      lay(before, n, j, m, x);
-      lay(after, n, j, m, sum);
-    } else {
-      put(before, (long long)m * w + j, x);
-      put(after, (long long)m * w + j, sum);
-    }
+  const Number x = scales[j] * columns[(long long)j * n + m];
+  Number sum = {};
+  for (int i = 0; i < w; ++i)
+    sum = sum + conjugate(N[j * w + i]) * (scales[i] * columns[(long long)i * n + m]);
+  if constexpr (ROWS) {
+    lay(before, n, j, m, x);
+    lay(after, n, j, m, sum);
+  } else {
+    put(before, (long long)m * w + j, x);
+    put(after, (long long)m * w + j, sum);
   }
 }

@@ -26,8 +26,10 @@ Array = Any
 KINDS = ("geodesic", "cayley", "polar")
 # Columns of a step, and probes, up to which one block makes the core.
 _MOST_RANK = 16
-# Columns up to which one block makes a basis, or eigenvectors.
-_MOST_COLUMNS = 72
+# Columns up to which one block makes a basis, or eigenvectors, and operations up to which it makes a basis.
+_MOST_COLUMNS, _MOST_WORK = 72, 1 << 23
+# Thin columns, as real ones, beyond which a library that reads the matrix once takes over.
+_MOST_LOOKED = 32
 # Rows up to which one block moves a whole matrix, which it finds in the cache again.
 _SMALL = 128
 _TEXTS = ("_traversals.cu", "_thin.cu", "_rank_one.cu", "_core.cu", "_decompositions.cu")
@@ -50,7 +52,8 @@ def active() -> bool:
 
 def apply_to(matrix: Array, columns: int) -> bool:
     """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
-    return _takes(matrix, columns * _parts(matrix))
+    width = columns * _parts(matrix)
+    return (width <= _MOST_LOOKED or _is_recorded(matrix)) and _takes(matrix, width)
 
 
 def steps_apply_to(matrix: Array, rank: int, probes: int) -> bool:
@@ -72,6 +75,11 @@ def share_memory(x: Array, y: Array) -> bool:
     return bool(_cupy().may_share_memory(x, y))
 
 
+def copied(x: Array) -> Array:
+    """A copy."""
+    return x.clone() if _is_torch(x) else x.copy()
+
+
 def empty_like(matrix: Array) -> Array:
     """An array for a result, as `matrix` is."""
     return _empty(matrix, tuple(matrix.shape), _dtype(matrix))
@@ -90,13 +98,22 @@ def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None
 def product_rows(matrix: Array, thin: Array) -> Array:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     with _device_of(matrix):
-        left = _laid_out(_contiguous(thin))
         out = _empty(matrix, (*matrix.shape[:-1], thin.shape[-1]), _dtype(matrix))
-        count, rows, columns = _as_rows(matrix)
-        aligned = _aligned(matrix, left)
         # The two parts of an entry lie side by side.
-        launch = _launches.row_wise("look", count, rows, columns, left.shape[1], _itemsize(matrix), aligned)
-        run(launch, matrix, left, out, rows, columns)
+        _look(matrix, _laid_out(_contiguous(thin)), out)
+        return out
+
+
+def thin_product(left: Array, right: Array, *, adjoint: bool = False) -> Array:
+    """The products left @ right of thin or small matrices, or leftᴴ @ right, of one dtype and batch shape."""
+    with _device_of(left):
+        left, right = _contiguous(left), _contiguous(right)
+        rows, inner = left.shape[-2:][::-1] if adjoint else left.shape[-2:]
+        count, columns = math.prod(left.shape[:-2]), right.shape[-1]
+        out = _empty(left, (*left.shape[:-2], rows, columns), _dtype(left))
+        if 0 not in out.shape:
+            launch = _launches.warp_wise("thin_product", count, rows * columns, _itemsize(left), _parts(left))
+            run(launch, left, right, out, rows, inner, columns, int(adjoint))
         return out
 
 
@@ -150,7 +167,9 @@ def rotation(left: Array, right: Array, kind: str) -> tuple[Array, Array]:
 
 def decompositions_apply_to(x: Array, columns: int) -> bool:
     """Whether the kernels decompose thin or small matrices with so many columns."""
-    return _dtype(x) in _DTYPES and 0 < columns <= min(_MOST_COLUMNS, x.shape[-2]) and 0 not in x.shape
+    if _dtype(x) not in _DTYPES or 0 in x.shape or not 0 < columns <= min(_MOST_COLUMNS, x.shape[-2]):
+        return False
+    return bool(x.shape[-2] * columns**2 <= _MOST_WORK)
 
 
 def orthonormal_columns(x: Array) -> Array:
@@ -214,7 +233,7 @@ def _core(
     else:
         shape = (*like.shape[:-2], n, width)
         before, after = (_empty(like, shape, _dtype(like)) for _ in range(2))
-    launch = _launches.entry_wise("spread", count, n, itemsize, parts, flag)
+    launch = _launches.entry_wise("spread", count, n, itemsize, parts, flag, columns=width)
     run(launch, columns, scales, N, before, after, n, width)
     return before, after
 
@@ -223,66 +242,57 @@ def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]
     """Real rows with the sums Σ_i weight · row i, and how many columns they stand for."""
     count, rows, columns = _as_rows(matrix)
     parts, itemsize = _parts(matrix), _itemsize(matrix)
-    made = 0 if probes is None else probes.shape[-1]
-    width = thin.shape[-1] + made
-    real = _real(matrix)
-    if _launches.takes(rows, columns, width * parts, itemsize):
-        looked = thin if probes is None else _laid_out(probes)
-        aligned = _aligned(matrix, looked)
-        plan = _launches.gathering(
-            count, rows, columns, thin.shape[-1] * parts, made * parts, itemsize, aligned,
-            _processors(_index(matrix)),
-        )  # fmt: skip
-        if plan is not None:
-            launch, height = plan
-            slabs = launch.grid[1]
-            partial = _empty(matrix, (count, slabs, width * parts, columns), real)
-            run(launch, matrix, thin, looked, partial, rows, columns, height)
-            if slabs == 1:
-                return partial, width
-            total = _empty(matrix, (count, width * parts, columns), real)
-            size = width * parts * columns
-            run(_launches.adding(count, size, itemsize), partial, total, slabs, size)
-            return total, width
-    if probes is not None:
-        seen = product_rows(matrix, probes)
-        return _sums(matrix, _beside(thin, seen), None)
-    total = _empty(matrix, (count, width * parts, columns), real)
-    # The parts of a weight lie side by side.
-    weights = _viewed(thin, (count, rows, width * parts))
-    gemm(total, weights, _viewed(matrix, (count, rows, columns)), "T", 0.0)
-    return total, width
+    given, made = thin.shape[-1] * parts, 0 if probes is None else probes.shape[-1] * parts
+    looked = thin if probes is None else _laid_out(probes)
+    plan = None
+    if given + made <= _launches.MOST_COLUMNS:
+        plan = _gathering(matrix, looked, given, made)
+    if plan is None and probes is not None:
+        return _sums(matrix, _beside(thin, product_rows(matrix, probes)), None)
+    width = given + made
+    total = _empty(matrix, (count, width, columns), _real(matrix))
+    for first, some in [(0, given)] if made else _launches.groups(given):
+        launch, height = plan or _gathering(matrix, looked, some, 0)
+        slabs, size = launch.grid[1], (some + made) * columns
+        partial = (
+            total
+            if slabs == 1 and some + made == width
+            else _empty(matrix, (count, slabs, size), _real(matrix))
+        )
+        run(launch, matrix, thin, looked, partial, rows, columns, height, first, given)
+        if partial is not total:
+            launch = _launches.adding(count, size, itemsize)
+            run(launch, partial, total, slabs, size, first * columns, width * columns)
+    return total, width // parts
+
+
+def _gathering(matrix: Array, looked: Array, given: int, made: int) -> Any:
+    sizes = (*_as_rows(matrix), given, made, _itemsize(matrix))
+    return _launches.gathering(*sizes, _aligned(matrix, looked), _processors(_index(matrix)))
+
+
+def _look(matrix: Array, left: Array, out: Array) -> None:
+    """Products of the rows with laid out thin factors, all of which are read for some of these at a time."""
+    count, rows, columns = _as_rows(matrix)
+    width, aligned = left.shape[1], _aligned(matrix, left)
+    for first, some in _launches.groups(width):
+        launch = _launches.row_wise("look", count, rows, columns, some, _itemsize(matrix), aligned)
+        run(launch, matrix, left, out, rows, columns, first, width)
 
 
 def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
     """Rows of the matrices by laid out thin factors."""
     count, rows, columns = _as_rows(matrix)
-    width = before.shape[1]
-    if _launches.takes(rows, columns, width, _itemsize(matrix)):
-        aligned = _aligned(matrix, out, before, after)
-        launch = _launches.row_wise("rotate", count, rows, columns, width, _itemsize(matrix), aligned)
+    width, itemsize = before.shape[1], _itemsize(matrix)
+    aligned = _aligned(matrix, out, before, after)
+    if width <= _launches.MOST_COLUMNS:
+        launch = _launches.row_wise("rotate", count, rows, columns, width, itemsize, aligned)
         run(launch, matrix, out, before, after, rows, columns)
         return
     dots = _empty(matrix, (count, rows, width), _real(matrix))
-    source, target = (_viewed(x, (count, rows, columns)) for x in (matrix, out))
-    gemm(dots, source, before, "N", 0.0, right_transposed=True)
-    if out is not matrix:
-        target[...] = source
-    gemm(target, dots, after, "N", 1.0)
-
-
-def gemm(
-    out: Array, left: Array, right: Array, transposed: str, plus: float, right_transposed: bool = False
-) -> None:
-    """Write left right + plus · out for stacks of real matrices, by cuBLAS in the precision of the dtype.
-
-    Not by the library's own product: torch's may be told to round its factors to TF32.
-    """
-    from cupy import cublas
-
-    stacks = zip(*(_cupy().asarray(x) for x in (out, left, right)), strict=True)
-    for result, a, b in stacks:
-        cublas.gemm(transposed, "T" if right_transposed else "N", a, b, out=result, beta=plus)
+    _look(matrix, before, dots)
+    launch = _launches.changing(count, rows, columns, itemsize, aligned)
+    run(launch, matrix, out, dots, after, rows, columns, width)
 
 
 def run(launch: Launch, *arguments: Any) -> None:
@@ -315,9 +325,19 @@ def _device_of(x: Array) -> Iterator[None]:
     import torch
 
     cupy, index = _cupy(), _index(x)
-    stream = torch.cuda.current_stream(index).cuda_stream
-    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream, index):
+    stream = cupy.cuda.Stream.from_external(_Stream(torch.cuda.current_stream(index).cuda_stream))
+    with cupy.cuda.Device(index), stream:
         yield
+
+
+class _Stream:
+    """A stream of another library, by the protocol for these."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
 
 
 @functools.cache
@@ -330,6 +350,11 @@ def _cupy() -> Any:
     import cupy
 
     return cupy
+
+
+def _is_recorded(x: Array) -> bool:
+    """Whether a graph of cupy is being recorded, in which it refuses products of its own."""
+    return not _is_torch(x) and bool(_cupy().cuda.get_current_stream().is_capturing())
 
 
 def _is_torch(x: Array) -> bool:
@@ -391,13 +416,6 @@ def _entry_wise(kind: str, like: Array, count: int, n: int) -> Launch:
 def _as_rows(matrix: Array) -> tuple[int, int, int]:
     """How many matrices, and their rows and columns seen as real."""
     return math.prod(matrix.shape[:-2]), matrix.shape[-2], matrix.shape[-1] * _parts(matrix)
-
-
-def _viewed(x: Array, shape: tuple[int, int, int]) -> Array:
-    """The real numbers of a contiguous array."""
-    if _is_torch(x):
-        return (_torch().view_as_real(x) if _parts(x) == 2 else x).view(shape)
-    return x.view(_real(x)).reshape(shape)
 
 
 def _beside(x: Array, y: Array) -> Array:

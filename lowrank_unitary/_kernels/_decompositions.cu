@@ -1,15 +1,6 @@
 // Orthonormal bases of thin factors and eigenvectors of small matrices, by one block for every matrix: what general
 // libraries wait for the device for.
 
-// The sum of a warp's parts of a number.
-template <int P> __device__ typename Wide<P>::type of_warp_number(typename Wide<P>::type x) {
-  double parts[P];
-  store(parts, x);
-  for (int i = 0; i < P; ++i)
-    parts[i] = of_warp<Sum>(parts[i]);
-  return number<P>(parts);
-}
-
 // Take what lies along the columns before it out of a column; every warp finds some of the products with them.
 template <int P>
 __device__ void take_out(typename Wide<P>::type *column, const typename Wide<P>::type *columns, int before, int n,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# 32-bit registers of a thread, of the 64 that blocks of 1024 threads leave it, for what it holds of the rows
-# and of the sums along them, and for its dot products.
-_HELD, _DOTS = 32, 16
-_THREADS = 1024
+# 32-bit registers of a thread, of the 128 that blocks of 512 threads leave it, for what it holds of a row or
+# of the sums along rows; of several rows; and for its dot products.
+_HELD, _ROWS, _DOTS = 64, 32, 16
+_THREADS = 512
+# Threads that make a multiprocessor busy.
+_FULL = 1024
 # Threads of the blocks that work on thin factors, by entries and by columns, and on small matrices.
 _BY_ENTRIES, _BY_COLUMNS, _BY_MATRICES = 256, 512, 256
 # Blocks along the second axis of a grid.
 _BLOCKS = 65535
-# Thin columns, as real ones, up to which the kernels are meant; of more, products by cuBLAS.
+# Thin columns, as real ones, that rows are looked at along at once, or summed with; more of them in groups.
 MOST_COLUMNS = 16
+# Rows of a block that adds products to them.
+_ADDED = 8
 
 
 class Launch(NamedTuple):
@@ -59,7 +63,7 @@ def name(kind: str, itemsize: int, *template: int | str) -> str:
 def takes(rows: int, columns: int, width: int, itemsize: int) -> bool:
     """Whether the kernels take so many rows of real numbers, beside so many thin columns."""
     return (
-        0 < width <= MOST_COLUMNS
+        width > 0
         and rows <= _BLOCKS
         and _rows(columns, itemsize, columns % (16 // itemsize) == 0) is not None
     )
@@ -71,7 +75,7 @@ def row_wise(
     """`rotate` or `look` for `count` matrices of so many rows."""
     share = _rows(columns, itemsize, aligned)
     assert share is not None
-    at_once = share.at_once((share.words, _HELD), (width * itemsize // 4, _DOTS))
+    at_once = share.at_once((share.words, _ROWS), (width * itemsize // 4, _DOTS))
     kernel = name(kind, itemsize, share.pack, share.packs, at_once, width)
     return Launch(kernel, (count, -(-rows // at_once), 1), share.threads)
 
@@ -88,7 +92,7 @@ def gathering(
 ) -> tuple[Launch, int] | None:
     """`gather` and the rows of a slab; None where sums for the probes do not fit beside the rows.
 
-    Every multiprocessor gets one slab of rows, or more of small matrices.
+    Every multiprocessor gets as many slabs of rows as make it busy, or more of small matrices.
     """
     width = given + made
     share = _rows(columns, itemsize, aligned, max(1, _HELD // width) if made else _HELD)
@@ -98,9 +102,11 @@ def gathering(
     while packs > 1 and width * packs * share.pack * itemsize // 4 > _HELD:
         packs //= 2
     words = packs * share.pack * itemsize // 4
-    at_once = share.at_once((words, _HELD // 2), (max(1, made) * itemsize // 4, _DOTS))
+    weights = width * itemsize // 4
+    at_once = share.at_once((words + weights, _ROWS + _DOTS), (max(1, made) * itemsize // 4, _DOTS))
     pieces = -(-columns // (share.pack * share.threads * packs))
-    slabs = max(1, min(processors // (count * pieces), -(-rows // (4 * at_once))))
+    blocks = processors * max(1, _FULL // share.threads)
+    slabs = max(1, min(blocks // (count * pieces), -(-rows // (4 * at_once))))
     height = -(-rows // slabs)
     kernel = name("gather", itemsize, share.pack, packs, at_once, given, made)
     return Launch(kernel, (count, -(-rows // height), pieces), share.threads), height
@@ -111,11 +117,32 @@ def adding(count: int, size: int, itemsize: int) -> Launch:
     return Launch(name("add_slabs", itemsize), (count, -(-size // 256), 1), 256)
 
 
-def entry_wise(kind: str, count: int, n: int, itemsize: int, *template: int | str) -> Launch:
-    """One thread for every entry of a column of thin factors."""
-    return Launch(
-        name(kind, itemsize, *template), (count, min(_BLOCKS, -(-n // _BY_ENTRIES)), 1), _BY_ENTRIES
-    )
+def groups(width: int) -> list[tuple[int, int]]:
+    """First column and number of those that are taken at once."""
+    return [(first, min(MOST_COLUMNS, width - first)) for first in range(0, width, MOST_COLUMNS)]
+
+
+def changing(count: int, rows: int, columns: int, itemsize: int, aligned: bool) -> Launch:
+    """`add_products`."""
+    share = _rows(columns, itemsize, aligned)
+    assert share is not None
+    pieces = -(-columns // (share.pack * _BY_ENTRIES))
+    kernel = name("add_products", itemsize, share.pack, _ADDED)
+    return Launch(kernel, (count, -(-rows // _ADDED), pieces), _BY_ENTRIES)
+
+
+def entry_wise(
+    kind: str, count: int, n: int, itemsize: int, *template: int | str, columns: int = 1
+) -> Launch:
+    """One thread for every entry of a column of thin factors, or of each of them."""
+    blocks = min(_BLOCKS, -(-n // _BY_ENTRIES))
+    return Launch(name(kind, itemsize, *template), (count, blocks, columns), _BY_ENTRIES)
+
+
+def warp_wise(kind: str, count: int, size: int, itemsize: int, parts: int) -> Launch:
+    """One warp for every entry of a result."""
+    blocks = min(_BLOCKS, -(-size * 32 // _BY_ENTRIES))
+    return Launch(name(kind, itemsize, parts), (count, blocks, 1), _BY_ENTRIES)
 
 
 def column_wise(kind: str, count: int, columns: int, itemsize: int, *template: int | str) -> Launch:

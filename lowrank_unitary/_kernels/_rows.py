@@ -20,7 +20,7 @@ from ._real import columns_of, dual_rows, numbers_in, real_rows, stack
 Floats = NDArray[Any]
 Range = tuple[int, int]
 
-share_memory, empty_like = np.may_share_memory, np.empty_like
+share_memory, empty_like, copied = np.may_share_memory, np.empty_like, np.copy
 
 # Real thin columns up to which the kernels beat BLAS.
 _MOST_COLUMNS = 64

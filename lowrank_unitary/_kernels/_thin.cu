@@ -133,6 +133,38 @@ __global__ void __launch_bounds__(512) scale_columns(const T *thin, T *scaled, d
     power[(long long)blockIdx.x * width + w] = ldexp(1.0, exponent);
 }
 
+// The sum of a warp's parts of a number.
+template <int P> __device__ typename Wide<P>::type of_warp_number(typename Wide<P>::type x) {
+  double parts[P];
+  store(parts, x);
+  for (int i = 0; i < P; ++i)
+    parts[i] = of_warp<Sum>(parts[i]);
+  return number<P>(parts);
+}
+
+// out = op(a) b for stacks of thin or small matrices, op the conjugate transpose where `adjoint` is set: (rows,
+// inner) by (inner, columns). A warp sums up an entry in double precision. Not by a general library: the products
+// of some may not be recorded in a graph, and those of others round their factors.
+template <typename T, int P>
+__global__ void thin_product(const T *a, const T *b, T *out, int rows, int inner, int columns, int adjoint) {
+  a += (long long)blockIdx.x * rows * inner * P;
+  b += (long long)blockIdx.x * inner * columns * P;
+  out += (long long)blockIdx.x * rows * columns * P;
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  const long long size = (long long)rows * columns;
+  for (long long e = (long long)blockIdx.y * warps + threadIdx.x / 32; e < size; e += gridDim.y * warps) {
+    const long long i = e / columns, j = e % columns;
+    typename Wide<P>::type sum = Wide<P>::real(0);
+    for (int l = lane; l < inner; l += 32) {
+      const auto x = adjoint ? conjugate(entry<T, P>(a, (long long)l * rows + i)) : entry<T, P>(a, i * inner + l);
+      sum = sum + x * entry<T, P>(b, (long long)l * columns + j);
+    }
+    sum = of_warp_number<P>(sum);
+    if (lane == 0)
+      put(out, e, sum);
+  }
+}
+
 // Threefry-2x32 with twenty rounds, as the generator of the library describes it.
 __device__ inline void threefry(unsigned key0, unsigned key1, unsigned &x0, unsigned &x1) {
   const unsigned words[3] = {key0, key1, key0 ^ key1 ^ 0x1BD11BDAu};

@@ -81,23 +81,15 @@ __device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T 
   of_block<Sum>(dots);
 }
 
-// R rows of this block's matrix in registers, and their products with the left rows; which rows these are.
-template <typename T, int V, int G, int R, int W>
-__device__ int see_rows(Pack<T, V> (&u)[R][G], T (&dots)[R * W], const T *source, const T *left, int rows,
-                        int columns) {
-  const int top = blockIdx.y * R;
-  load_rows<T, V, G, R>(u, source + (long long)blockIdx.x * rows * columns, top, rows, columns, 0);
-  dot_rows<T, V, G, R, W>(dots, u, left + (long long)blockIdx.x * W * columns, columns);
-  return top;
-}
-
 // target[i] = source[i] + Σ_w (source[i] · left[w]) right[w]; one block for R rows. They may be one matrix.
 template <typename T, int V, int G, int R, int W>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(512)
     rotate(const T *source, T *target, const T *left, const T *right, int rows, int columns) {
   Pack<T, V> u[R][G];
   T dots[R * W];
-  const int top = see_rows<T, V, G, R, W>(u, dots, source, left, rows, columns);
+  const int top = blockIdx.y * R;
+  load_rows<T, V, G, R>(u, source + (long long)blockIdx.x * rows * columns, top, rows, columns, 0);
+  dot_rows<T, V, G, R, W>(dots, u, left + (long long)blockIdx.x * W * columns, columns);
   target += (long long)blockIdx.x * rows * columns;
   right += (long long)blockIdx.x * W * columns;
   for (int g = 0; g < G; ++g) {
@@ -121,28 +113,32 @@ __global__ void __launch_bounds__(1024)
   }
 }
 
-// out[i, w] = source[i] · left[w]; one block for R rows.
+// out[i, first + w] = source[i] · left[first + w], of `all` left rows; one block for R rows.
 template <typename T, int V, int G, int R, int W>
-__global__ void __launch_bounds__(1024) look(const T *source, const T *left, T *out, int rows, int columns) {
+__global__ void __launch_bounds__(512)
+    look(const T *source, const T *left, T *out, int rows, int columns, int first, int all) {
   Pack<T, V> u[R][G];
   T dots[R * W];
-  const int top = see_rows<T, V, G, R, W>(u, dots, source, left, rows, columns);
-  out += (long long)blockIdx.x * rows * W;
+  const int top = blockIdx.y * R;
+  load_rows<T, V, G, R>(u, source + (long long)blockIdx.x * rows * columns, top, rows, columns, 0);
+  dot_rows<T, V, G, R, W>(dots, u, left + ((long long)blockIdx.x * all + first) * columns, columns);
+  out += (long long)blockIdx.x * rows * all + first;
   if (threadIdx.x == 0)
     for (int m = 0; m < R * W; ++m)
       if (top + m / W < rows)
-        out[(long long)top * W + m] = dots[m];
+        out[(long long)(top + m / W) * all + m % W] = dots[m];
 }
 
 // partial[s, w] = Σ_i weights[i, w] source[i] over the rows i of slab s, of `height` rows each, for blockIdx.y = s;
 // and below them, partial[s, W + p] = Σ_i (source[i] · probes[p]) source[i]. Without probes the rows may be cut
-// into pieces of G packs a thread, one for every blockIdx.z.
+// into pieces of G packs a thread, one for every blockIdx.z. The weights are W of `all` columns, from `first` on.
 template <typename T, int V, int G, int R, int W, int P>
-__global__ void __launch_bounds__(1024)
-    gather(const T *source, const T *weights, const T *probes, T *partial, int rows, int columns, int height) {
+__global__ void __launch_bounds__(512)
+    gather(const T *source, const T *weights, const T *probes, T *partial, int rows, int columns, int height,
+           int first, int all) {
   const int start = blockIdx.z * G * blockDim.x;
   source += (long long)blockIdx.x * rows * columns;
-  weights += (long long)blockIdx.x * rows * W;
+  weights += (long long)blockIdx.x * rows * all + first;
   probes += (long long)blockIdx.x * P * columns;
   partial += ((long long)blockIdx.x * gridDim.y + blockIdx.y) * (W + P) * columns;
   const int end = min(rows, (int)(blockIdx.y + 1) * height);
@@ -153,7 +149,7 @@ __global__ void __launch_bounds__(1024)
     T weight[R][W + P];
     for (int r = 0; r < R; ++r)
       for (int w = 0; w < W; ++w)
-        weight[r][w] = top + r < end ? weights[(long long)(top + r) * W + w] : T(0);
+        weight[r][w] = top + r < end ? weights[(long long)(top + r) * all + w] : T(0);
     if constexpr (P > 0) {
       T dots[R * P];
       dot_rows<T, V, G, R, P>(dots, u, probes, columns);
@@ -175,15 +171,48 @@ __global__ void __launch_bounds__(1024)
     }
 }
 
-// total[i] = Σ_s partial[s, i], in the order of the slabs, for `size` numbers of each matrix.
-template <typename T> __global__ void add_slabs(const T *partial, T *total, int slabs, int size) {
+// total[place + i] = Σ_s partial[s, i], in the order of the slabs, for `size` of `all` numbers of each matrix.
+template <typename T>
+__global__ void add_slabs(const T *partial, T *total, int slabs, int size, int place, int all) {
   partial += (long long)blockIdx.x * slabs * size;
-  total += (long long)blockIdx.x * size;
+  total += (long long)blockIdx.x * all + place;
   const int i = blockIdx.y * blockDim.x + threadIdx.x;
   if (i >= size)
     return;
   T sum = 0;
+  // So many loads at a time, and the same order of summation.
+#pragma unroll 16
   for (int s = 0; s < slabs; ++s)
     sum += partial[(long long)s * size + i];
   total[i] = sum;
+}
+
+// target = source + dots right, for more columns than a row can be looked at along at once: the products are there.
+// A thread changes one pack of R rows. They may be one matrix.
+template <typename T, int V, int R>
+__global__ void __launch_bounds__(256)
+    add_products(const T *source, T *target, const T *dots, const T *right, int rows, int columns, int width) {
+  const int top = blockIdx.y * R, pack = blockIdx.z * blockDim.x + threadIdx.x;
+  if (pack >= columns / V)
+    return;
+  source += (long long)blockIdx.x * rows * columns;
+  target += (long long)blockIdx.x * rows * columns;
+  dots += ((long long)blockIdx.x * rows + top) * width;
+  right += (long long)blockIdx.x * width * columns;
+  Pack<T, V> change[R] = {};
+  for (int w = 0; w < width; ++w) {
+    const Pack<T, V> along = load<T, V>(right + (long long)w * columns, pack);
+    for (int r = 0; r < R; ++r)
+      if (top + r < rows)
+        for (int v = 0; v < V; ++v)
+          change[r].x[v] += dots[r * width + w] * along.x[v];
+  }
+  for (int r = 0; r < R; ++r)
+    if (top + r < rows) {
+      const long long place = (long long)(top + r) * columns;
+      const Pack<T, V> u = load<T, V>(source + place, pack);
+      for (int v = 0; v < V; ++v)
+        change[r].x[v] += u.x[v];
+      reinterpret_cast<Pack<T, V> *>(target + place)[pack] = change[r];
+    }
 }

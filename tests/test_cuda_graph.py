@@ -95,11 +95,28 @@ class Stream:
         return SimpleNamespace(launch=lambda: [call() for call in calls])
 
 
+DESCENTS = [(9, 1, "float32"), (30, 2, "complex64")]
+FACTORS = [(9, 1, 0), (40, 1, 1), (40, 3, 1), (20, 9, 1)]
+
+
 @pytest.fixture(scope="module")
 def machine(request):
     if not cuda_on_cpu.has_compiler():
         pytest.skip("no C++ compiler on this machine")
-    return cuda_on_cpu.Machine(request.config.cache.mkdir("cuda_on_cpu"))
+    made, launches = cuda_on_cpu.Machine(request.config.cache.mkdir("cuda_on_cpu")), []
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        cupy_on_cpu.installed(),
+        cuda_on_cpu.installed(patch, made, 64, cupy=True),
+    ):
+        # What will be launched, compiled in one go; results are not written.
+        patch.setattr(_cuda, "run", lambda launch, *_: launches.append(launch))
+        for n, rank, dtype in DESCENTS:
+            lu.unitary_step(*on_device(*np.zeros((2, n, n), dtype)), 0.1, rank=rank, rng=1)
+        for n, k, heal in FACTORS:
+            lu.polar_projection(*on_device(np.eye(n), *np.zeros((2, n, k))), heal=heal, rng=1)
+    made.prepare(launches)
+    return made
 
 
 @pytest.fixture
@@ -123,7 +140,7 @@ def on_device(*hosts):
     return [cupy_on_cpu.ndarray(np.array(x), cupy_on_cpu.Device(1)) for x in hosts]
 
 
-@pytest.mark.parametrize(("n", "rank", "dtype"), [(9, 1, "float32"), (30, 2, "complex64")])
+@pytest.mark.parametrize(("n", "rank", "dtype"), DESCENTS)
 def test_a_replay_is_the_step_with_what_the_arrays_hold_now(cupy, n, rank, dtype):
     rng = np.random.default_rng(0)
     host = lu.random_unitary(n, dtype=dtype, rng=rng)
@@ -149,7 +166,7 @@ def test_a_replay_is_the_step_with_what_the_arrays_hold_now(cupy, n, rank, dtype
     assert cupy.ledger == cupy_on_cpu.Ledger()
 
 
-@pytest.mark.parametrize(("n", "k", "heal"), [(9, 1, 0), (40, 1, 1), (40, 3, 1), (20, 9, 1)])
+@pytest.mark.parametrize(("n", "k", "heal"), FACTORS)
 def test_steps_from_factors_are_replayed_with_new_factors(cupy, n, k, heal):
     rng = np.random.default_rng(1)
     host = lu.random_unitary(n, dtype="float64", rng=rng)

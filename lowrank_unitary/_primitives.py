@@ -218,8 +218,11 @@ def whole_step(
     k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
     if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *looked)):
         view, *thin = views
-        # A single matrix is moved when all thin factors have been read; of a stack, matrix by matrix.
-        out, thin = _target(_kernels, view, thin, overwrite=overwrite, read_first=view.ndim == 2)
+        if overwrite and view.ndim > 2:
+            # A stack is moved matrix by matrix: a column that lies in a later one must not move with it.
+            out, thin = _target(_kernels, view, thin, overwrite=True)
+        else:
+            out = view if overwrite else np.empty_like(view)
         if not _kernels.rank_one_step(view, thin[0], thin[1], thin[2] if looked else None, kind, out):
             return None
         return _written(xp, unitary, out, overwrite)
@@ -289,14 +292,10 @@ def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
     return views if _kernels.cuda.active() else None
 
 
-def _target(
-    kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool, read_first: bool = False
-) -> tuple[Array, list[Array]]:
+def _target(kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool) -> tuple[Array, list[Array]]:
     """Where the result goes, and thin factors that do not change on the way."""
     if not overwrite:
         return kernels.empty_like(matrix), thin
-    if read_first:
-        return matrix, thin
     return matrix, [kernels.copied(x) if kernels.share_memory(matrix, x) else x for x in thin]
 
 

@@ -270,22 +270,44 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     return BodyFactors(beside(xp, 0.5 * C, -0.5 * Q), beside(xp, Q, C))
 
 
-@on_device_of_arrays
 def _step_of_factors(
     unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
-    """Move U by left rightᴴ along a curve or by projection: at one go by the kernels, or part by part."""
+    """Move U by left rightᴴ along a curve or by projection, after all checks."""
     _validate.choice("core", core, CORES)
     _validate.count("heal", heal)
-    batch: tuple[int, ...] = ()
     # Small matrices feel every microsecond of the checks, and the common case passes them at a glance.
-    xp, k = _validate.NUMPY, _validate.plain_rank(unitary, left, right)
-    if k is None:
-        xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
-        n = _validate.square("unitary", unitary)
-        k = _validate.factor_pair("left", left, "right", right, n)
-        batch = _validate.batches(unitary=unitary, left=left, right=right)
-        _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    if (k := _validate.plain_rank(unitary, left, right)) is not None:
+        return _step(_validate.NUMPY, k, (), unitary, left, right, kind, core, heal, rng, overwrite)
+    return _checked_step(unitary, left, right, kind, core, heal, rng, overwrite)
+
+
+@on_device_of_arrays
+def _checked_step(
+    unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
+) -> Array:
+    xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
+    n = _validate.square("unitary", unitary)
+    k = _validate.factor_pair("left", left, "right", right, n)
+    batch = _validate.batches(unitary=unitary, left=left, right=right)
+    _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    return _step(xp, k, batch, unitary, left, right, kind, core, heal, rng, overwrite)
+
+
+def _step(
+    xp: Namespace,
+    k: int,
+    batch: tuple[int, ...],
+    unitary: Array,
+    left: Array,
+    right: Array,
+    kind: str,
+    core: str,
+    heal: int,
+    rng: RNG,
+    overwrite: bool,
+) -> Array:
+    """At one go by the kernels, or part by part."""
     if overwrite:
         _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     if is_column_major(xp, unitary, 2 * k):

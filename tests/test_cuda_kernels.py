@@ -308,11 +308,13 @@ def test_factors_that_lie_in_a_tensor_are_read_before_it_is_overwritten(heal, on
     monkeypatch.setattr(_primitives, "_for_cuda", lambda xp, *arrays: list(arrays))
     monkeypatch.setattr(_primitives, "_for_kernels", lambda *_: None)
     for n in (8, 33):
-        U = torch.from_numpy(lu.random_unitary(n, dtype="float32", rng=0))
-        apart = [x.clone() for x in (U, U[:, :2], U[:, 2:4])]
-        expected = lu.unitary_transport(*apart, heal=heal, rng=1)
-        assert lu.unitary_transport(U, U[:, :2], U[:, 2:4], heal=heal, rng=1, overwrite_unitary=True) is U
-        np.testing.assert_array_equal(U.numpy(), expected.numpy())
+        stack = torch.from_numpy(lu.random_unitary(n, dtype="float32", batch=(3,), rng=0))
+        # Columns in the rows of the first matrix, which one block moves while the others read.
+        left, right = stack.view(-1)[: 6 * n].view(2, 3, n, 1)
+        arrays = stack, left, right
+        expected = lu.unitary_transport(*(x.clone() for x in arrays), heal=heal, rng=1)
+        assert lu.unitary_transport(*arrays, heal=heal, rng=1, overwrite_unitary=True) is arrays[0]
+        np.testing.assert_array_equal(stack.numpy(), expected.numpy())
 
 
 def test_kernels_run_on_the_stream_of_torch(monkeypatch):

@@ -8,7 +8,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lowrank_unitary._kernels import _cuda, _launches
+import numpy as np
+import pytest
+
+from lowrank_unitary._kernels import _cuda, _cuda_arrays, _launches
 
 HERE = Path(__file__).parent
 
@@ -18,7 +21,7 @@ class Machine:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.text = (HERE / "cuda_on_cpu.hpp").read_text(encoding="utf-8") + _cuda.source()
+        self.text = (HERE / "cuda_on_cpu.hpp").read_text(encoding="utf-8") + _cuda_arrays.source()
         self.known, self.launched = {}, []
 
     def prepare(self, launches):
@@ -49,33 +52,48 @@ class Machine:
         self.prepare([launch])
         self.launched.append(launch)
         for x in arguments:
-            assert x is None or isinstance(x, int) or _cuda._is_contiguous(x)
+            assert x is None or isinstance(x, int) or _cuda_arrays.is_contiguous(x)
         words = [
-            x & (2**64 - 1) if isinstance(x, int) else 0 if x is None else _cuda._address(x)
+            x & (2**64 - 1) if isinstance(x, int) else 0 if x is None else _cuda_arrays.address(x)
             for x in arguments
         ]
         grid = (ctypes.c_uint * 4)(*launch.grid, launch.threads)
         self.known[launch.kernel](grid, (ctypes.c_uint64 * len(words))(*words))
 
 
-def has_compiler():
-    return shutil.which("g++") is not None
+def machine_for(request, calls, **options):
+    """A machine with all kernels that the calls launch, compiled in one go."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler on this machine")
+    made, launches = Machine(request.config.cache.mkdir("cuda_on_cpu")), []
+    with pytest.MonkeyPatch.context() as patch, installed(patch, made, **options):
+        # Results are not written.
+        patch.setattr(_cuda_arrays, "run", lambda launch, *_: launches.append(launch))
+        calls()
+    made.prepare(launches)
+    return made
+
+
+def _address(x):
+    return x.data_ptr() if _cuda_arrays.is_torch(x) else x.ctypes.data
 
 
 @contextlib.contextmanager
-def installed(monkeypatch, machine, threads, processors=3, *, cupy=False):
+def installed(monkeypatch, machine, threads=64, processors=3, *, cupy=False):
     """Kernels are run by the machine, in small blocks, so that larger matrices take several packs each.
 
     On arrays of numpy and torch, or of a stand-in for cupy, to whose devices they keep.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(_cuda, "run", machine.run)
-        patch.setattr(_cuda, "_processors", lambda index: processors)
+        patch.setattr(_cuda_arrays, "run", machine.run)
+        patch.setattr(_cuda_arrays, "processors", lambda index: processors)
         patch.setattr(_cuda, "active", lambda: True)
         if not cupy:
-            patch.setattr(_cuda, "_device_of", lambda x: contextlib.nullcontext())
-            patch.setattr(_cuda, "_index", lambda x: 0)
-            patch.setattr(_cuda, "_is_recorded", lambda x: False)
+            patch.setattr(_cuda_arrays, "_cupy", lambda: np)
+            patch.setattr(_cuda_arrays, "address", _address)
+            patch.setattr(_cuda_arrays, "entered", lambda x: contextlib.nullcontext())
+            patch.setattr(_cuda_arrays, "index", lambda x: 0)
+            patch.setattr(_cuda_arrays, "is_recorded", lambda x: False)
         patch.setattr(_cuda, "_SMALL", 16)
         for name in ("_THREADS", "_BY_ENTRIES", "_BY_COLUMNS", "_BY_MATRICES"):
             patch.setattr(_launches, name, threads)

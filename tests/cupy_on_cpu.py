@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 
 import lowrank_unitary._array._precision as precision
-import lowrank_unitary._kernels._cuda as kernels
+import lowrank_unitary._kernels._cuda_arrays as kernels
 
 
 @dataclass

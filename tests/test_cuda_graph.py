@@ -11,7 +11,7 @@ from cases import normal
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import tolerance
-from lowrank_unitary._kernels import _cuda
+from lowrank_unitary._kernels import _cuda_arrays
 from lowrank_unitary.cuda_graph import StepGraph
 
 # What cupy refuses to record: products by cuBLAS, decompositions by cuSOLVER.
@@ -101,31 +101,23 @@ FACTORS = [(9, 1, 0), (40, 1, 1), (40, 3, 1), (20, 9, 1)]
 
 @pytest.fixture(scope="module")
 def machine(request):
-    if not cuda_on_cpu.has_compiler():
-        pytest.skip("no C++ compiler on this machine")
-    made, launches = cuda_on_cpu.Machine(request.config.cache.mkdir("cuda_on_cpu")), []
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        cupy_on_cpu.installed(),
-        cuda_on_cpu.installed(patch, made, 64, cupy=True),
-    ):
-        # What will be launched, compiled in one go; results are not written.
-        patch.setattr(_cuda, "run", lambda launch, *_: launches.append(launch))
+    def calls():
         for n, rank, dtype in DESCENTS:
             lu.unitary_step(*on_device(*np.zeros((2, n, n), dtype)), 0.1, rank=rank, rng=1)
         for n, k, heal in FACTORS:
             lu.polar_projection(*on_device(np.eye(n), *np.zeros((2, n, k))), heal=heal, rng=1)
-    made.prepare(launches)
-    return made
+
+    with cupy_on_cpu.installed():
+        return cuda_on_cpu.machine_for(request, calls, cupy=True)
 
 
 @pytest.fixture
 def cupy(machine, monkeypatch):
-    with cuda_on_cpu.installed(monkeypatch, machine, 64, cupy=True):
-        recorder = Recorder(_cuda.run)
+    with cuda_on_cpu.installed(monkeypatch, machine, cupy=True):
+        recorder = Recorder(_cuda_arrays.run)
         monkeypatch.setattr(cupy_on_cpu, "_call", recorder.call)
         monkeypatch.setattr(cupy_on_cpu.ndarray, "copy", lambda x, order="C": recorder.copy(x, order))
-        monkeypatch.setattr(_cuda, "run", recorder.later(recorder.originals.run))
+        monkeypatch.setattr(_cuda_arrays, "run", recorder.later(recorder.originals.run))
         monkeypatch.setattr(Stream, "recorder", recorder)
         with cupy_on_cpu.installed() as made:
             made.cuda.Stream = made.cuda.ExternalStream = Stream

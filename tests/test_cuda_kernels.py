@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lowrank_unitary as lu
 from lowrank_unitary import _kernels, _primitives, reference
 from lowrank_unitary._array import tolerance
-from lowrank_unitary._kernels import _cuda, _launches
+from lowrank_unitary._kernels import _cuda, _cuda_arrays, _launches
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 UPDATES = {
@@ -29,7 +29,6 @@ UPDATES = {
 }
 # Of a block: two warps, so that larger matrices take several entries and several packs a thread.
 THREADS = 64
-PROCESSORS = 3
 
 
 # n: less than a warp, more than one pack for a thread, no multiple of a pack or of the rows of a block.
@@ -88,14 +87,8 @@ def moved(arrays, probes, update, *, in_place=False):
 @pytest.fixture(scope="module")
 def machine(request):
     """The kernels that the calls need, compiled for this machine."""
-    if not cuda_on_cpu.has_compiler():
-        pytest.skip("no C++ compiler on this machine")
-    made = cuda_on_cpu.Machine(request.config.cache.mkdir("cuda_on_cpu"))
-    launches = []
-    with pytest.MonkeyPatch.context() as patch, cuda_on_cpu.installed(patch, made, THREADS, PROCESSORS):
-        # Results are not written.
-        patch.setattr(_cuda, "run", lambda launch, *_: launches.append(launch))
-        of_numpy(patch)
+
+    def calls():
         for call in TRAVERSALS:
             traversals(*call)
         for n, k, p, dtype, batch in STEPS:
@@ -105,21 +98,14 @@ def machine(request):
             _cuda.normal_numbers((0, 0), 0, (0, 0), np.empty((3, 2), dtype))
             _cuda.orthonormal_columns(np.ones((3, 2), dtype))
             _cuda.hermitian_eigen(np.ones((3, 3), dtype))
-    made.prepare(launches)
-    return made
 
-
-def of_numpy(patch):
-    patch.setattr(_cuda, "_cupy", lambda: np)
-    patch.setattr(_cuda, "_address", lambda x: x.data_ptr() if _cuda._is_torch(x) else x.ctypes.data)
+    return cuda_on_cpu.machine_for(request, calls)
 
 
 @pytest.fixture
 def on_cpu(machine, monkeypatch):
-    with cuda_on_cpu.installed(monkeypatch, machine, THREADS, PROCESSORS):
-        of_numpy(monkeypatch)
+    with cuda_on_cpu.installed(monkeypatch, machine):
         yield machine
-    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("call", TRAVERSALS, ids=str)
@@ -328,10 +314,10 @@ def test_kernels_run_on_the_stream_of_torch(monkeypatch):
     cuda = SimpleNamespace(
         Device=entered, Stream=SimpleNamespace(from_external=lambda x: entered(x.__cuda_stream__()))
     )
-    monkeypatch.setattr(_cuda, "_cupy", lambda: SimpleNamespace(cuda=cuda))
-    monkeypatch.setattr(_cuda, "_index", lambda x: 1)
+    monkeypatch.setattr(_cuda_arrays, "_cupy", lambda: SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(_cuda_arrays, "index", lambda x: 1)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=40 + index))
-    with _cuda._device_of(torch.zeros(1)):
+    with _cuda_arrays.entered(torch.zeros(1)):
         assert seen == [1, (0, 41)]
 
 
@@ -561,7 +547,7 @@ def test_kernels_compile_for_a_gpu_and_hold_what_they_hold_in_registers(architec
     whole = architecture == "sm_90"
     names = [*instances(whole), *thin_instances(whole)]
     # Its address, which somebody takes, has the compiler make a kernel.
-    text = [_cuda.source(), "template <typename T> void take(T) {}", "void all() {"]
+    text = [_cuda_arrays.source(), "template <typename T> void take(T) {}", "void all() {"]
     text += [f"  take(&{name});" for name in names]
     (tmp_path / "kernels.cu").write_text("\n".join([*text, "}"]), encoding="utf-8")
     command = ["nvcc", f"-arch={architecture}", "-std=c++17", "-cubin", "-Xptxas", "-v", "kernels.cu"]

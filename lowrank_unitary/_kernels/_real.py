@@ -1,4 +1,4 @@
-"""Stacks of complex rows as real rows of twice the length, in numpy and cupy.
+"""Stacks of complex rows as real rows of twice the length, in numpy.
 
 With w = u + iv, the product of a row with w is a pair of real dot products, and its update by a multiple of w
 a pair of real updates, so one real kernel with twice as many thin columns serves all four dtypes.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 Array = Any
 
 
@@ -17,43 +19,43 @@ def numbers_in(x: Array) -> int:
     return 2 if x.dtype.kind == "c" else 1
 
 
-def stack(xp: Any, x: Array) -> Array:
+def stack(x: Array) -> Array:
     """With one axis for the batch; row-major."""
     if x.ndim == 2 and x.flags.c_contiguous:
         return x[None]
-    return xp.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
+    return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
 
 
-def real_rows(xp: Any, x: Array) -> Array:
+def real_rows(x: Array) -> Array:
     """A row-major stack, with its complex entries as pairs of real ones."""
-    x = stack(xp, x)
+    x = stack(x)
     return x.view(x.real.dtype) if x.dtype.kind == "c" else x
 
 
-def dual_rows(xp: Any, thin: Array) -> Array:
+def dual_rows(thin: Array) -> Array:
     """Real rows whose dot products with a row seen as real are the parts of row · column, for every column.
 
     They are the parts of columnᴴ and i columnᴴ as well, along which a row moves by a product with that.
     """
     rows = thin.reshape(math.prod(thin.shape[:-2]), *thin.shape[-2:]).mT
     if thin.dtype.kind != "c":
-        rows = xp.ascontiguousarray(rows)
+        rows = np.ascontiguousarray(rows)
         # A read-only array is one of another type to compiled functions.
-        return rows if getattr(rows.flags, "writeable", True) else rows.copy()
-    real = xp.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
+        return rows if rows.flags.writeable else rows.copy()
+    real = np.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
     real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = rows.real
     real[:, :, 1, :, 0] = rows.imag
     real[:, :, 0, :, 1] = -rows.imag
     return real.reshape(len(rows), 2 * rows.shape[1], 2 * rows.shape[2])
 
 
-def columns_of(xp: Any, total: Array, numbers: int, shape: tuple[int, ...]) -> Array:
+def columns_of(total: Array, numbers: int, shape: tuple[int, ...]) -> Array:
     """The columns Σ conj(row) · weight from the real sums with all parts of the weights."""
     if numbers == 1:
         return total.mT.reshape(shape)
     # Last axes: column, part of the weight, entry, part of the row.
     s = total.reshape(len(total), shape[-1], 2, shape[-2], 2)
-    product = xp.empty((len(total), shape[-2], shape[-1]), xp.result_type(total.dtype, xp.complex64))
+    product = np.empty((len(total), shape[-2], shape[-1]), np.result_type(total.dtype, np.complex64))
     product.real = (s[:, :, 0, :, 0] + s[:, :, 1, :, 1]).mT
     product.imag = (s[:, :, 1, :, 0] - s[:, :, 0, :, 1]).mT
     return product.reshape(shape)

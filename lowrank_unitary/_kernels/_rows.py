@@ -54,21 +54,21 @@ def apply_to(matrix: Floats, columns: int) -> bool:
 
 def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
     """matrixᴴ @ [thin, matrix @ probes] in one read of the matrices; thin factors have their batch shape."""
-    real = real_rows(np, matrix)
+    real = real_rows(matrix)
     given, parts = thin.shape[-1], numbers_in(matrix)
     made = 0 if probes is None else probes.shape[-1]
-    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(np, probes)
+    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
-    weights[..., : parts * given] = real_rows(np, thin)
+    weights[..., : parts * given] = real_rows(thin)
     threads = _threads_for(real, weights.shape[2])
     total = _sums(real, weights, looked, parts * given, threads)
-    return columns_of(np, total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
+    return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
 def product_rows(matrix: Floats, thin: Floats) -> Floats:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     look = _blocks().look
-    real, left = real_rows(np, matrix), dual_rows(np, thin)
+    real, left = real_rows(matrix), dual_rows(thin)
     dots = np.empty((*real.shape[:2], left.shape[1]), real.dtype)
     _divided(lambda where, rows: look(real, left, dots, where, rows), real, _threads_for(real, left.shape[1]))
     # The two parts of an entry lie side by side.
@@ -106,8 +106,8 @@ def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int)
 
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
     """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
-    real, real_out = real_rows(np, matrix), real_rows(np, out)
-    _rotate(real, dual_rows(np, left), dual_rows(np, right), real_out, out is matrix)
+    real, real_out = real_rows(matrix), real_rows(out)
+    _rotate(real, dual_rows(left), dual_rows(right), real_out, out is matrix)
 
 
 def _rotate(real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool) -> None:
@@ -143,8 +143,8 @@ def rank_one_step(
     """
     rank_one = _rank_one()
     in_place = out is matrix
-    real = real_rows(np, matrix)
-    real_out = real if in_place else real_rows(np, out)
+    real = real_rows(matrix)
+    real_out = real if in_place else real_rows(out)
     a, b = _columns(left), _columns(right)
     z = a[:, :, :0] if probe is None else _columns(probe)
     code = rank_one.KINDS.index(kind)
@@ -197,7 +197,7 @@ def _columns(x: Floats) -> Floats:
     flags = x.flags
     if not (flags.c_contiguous and flags.writeable):
         x = x.copy()
-    return x[None] if x.ndim == 2 else stack(np, x)
+    return x[None] if x.ndim == 2 else stack(x)
 
 
 def normal_numbers(key: tuple[int, int], purpose: int, first: tuple[int, int], out: Floats) -> None:

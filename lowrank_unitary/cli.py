@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from . import __version__
-from ._kernels import cuda, kernels_active
+from ._kernels import cpu, cuda
 from .studies import STUDIES, load_study
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def _cuda_kernels() -> str:
 
 
 def _kernels_in_use() -> str:
-    if kernels_active():
+    if cpu.active():
         return f"numba {_installed('numba')}, for numpy arrays and torch tensors on the CPU"
     return "none; numpy in panels of rows, all else by generic array code"
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowrank_unitary._kernels import _cuda, _cuda_arrays, _launches
+from lowrank_unitary._kernels import cuda as _cuda
+from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
+from lowrank_unitary._kernels.cuda import launches as _launches
 
 HERE = Path(__file__).parent
 

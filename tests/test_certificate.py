@@ -14,8 +14,8 @@ from lowrank_unitary._array import to_numpy
 from lowrank_unitary.testing import assert_rotation
 
 OPTIONS = {
-    "geodesic": {"update": "transport"},
-    "cayley": {"update": "transport", "curve": "cayley"},
+    "geodesic": {"update": "geodesic"},
+    "cayley": {"update": "cayley"},
     "polar": {"update": "polar"},
 }
 update = pytest.mark.parametrize("update", ROTATIONS)

@@ -11,7 +11,7 @@ from cases import normal
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import tolerance
-from lowrank_unitary._kernels import _cuda_arrays
+from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
 from lowrank_unitary.cuda_graph import StepGraph
 
 # What cupy refuses to record: products by cuBLAS, decompositions by cuSOLVER.

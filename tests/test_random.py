@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lowrank_unitary as lu
-from lowrank_unitary._array import _random, array_namespace, to_numpy
-from lowrank_unitary._array._random import KINDS, Key
-from lowrank_unitary._operator import Samples, operator_of
+from lowrank_unitary._array import array_namespace, to_numpy
+from lowrank_unitary._linalg import KINDS, Key
+from lowrank_unitary._linalg import random as _random
+from lowrank_unitary.sketch.operator import operator_of
+from lowrank_unitary.sketch.test_matrix import Samples
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lowrank_unitary as lu
-from lowrank_unitary import reference, rotation
+from lowrank_unitary import reference
 from lowrank_unitary._array import tolerance
+from lowrank_unitary.rotation import rotate as rotation
 
 
 @given(step=steps(), rows=st.integers(1, 5))

@@ -149,8 +149,8 @@ def unconstrained(W: Floats, G: Floats, eta: float, rng: np.random.Generator) ->
 
 
 METHODS = (
-    Method("low-rank transport, k=1", low_rank("transport", 1)),
-    Method("low-rank transport, k=4", low_rank("transport", 4)),
+    Method("low-rank transport, k=1", low_rank("geodesic", 1)),
+    Method("low-rank transport, k=4", low_rank("geodesic", 4)),
     Method("low-rank polar, k=1", low_rank("polar", 1)),
     Method("dense geodesic", dense_geodesic),
     Method("dense polar", dense_polar),

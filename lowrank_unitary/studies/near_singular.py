@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import polar_projection, random_unitary, reference
-from ..core import CORES
+from ..rotation.core import CORES
 from . import published
 from .exact import Numbers, defect_of, error_of, exact_step, rounded_unitary
 from .study import Case, Row, Study

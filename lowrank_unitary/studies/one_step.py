@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import polar_projection, unitary_transport
-from ..core import CORES
+from ..rotation.core import CORES
 from . import published
 from .exact import Numbers, defect_of, error_of, exact_step, rounded_unitary
 from .study import Case, Row, Study
@@ -121,7 +121,7 @@ def _forms(
     def ours(core: str) -> Callable[[Numbers, Numbers, Numbers], Numbers]:
         if update == "polar":
             return lambda *step: polar_projection(*step, core=core)
-        return lambda *step: unitary_transport(*step, curve=update, core=core)
+        return lambda *step: unitary_transport(*step, update=update, core=core)
 
     forms = [("ours", core, ours(core)) for core in CORES]
     # LAPACK knows no half precision, and the published form has no Cayley curve.

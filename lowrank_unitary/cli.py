@@ -261,7 +261,8 @@ def _demo(options: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from threadpoolctl import threadpool_limits
 
-    from .studies import digits, digits_report
+    from .demo import digits
+    from .demo import report as digits_report
 
     settings = digits.Settings(hidden=options.hidden, seed=options.seed)
     steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)

@@ -8,17 +8,6 @@ from ._array import Array, Namespace, astype, thin_dtype, validate
 from ._linalg import adjoint, adjoint_product, beside, eye_like, scaled_columns, thin_product
 
 
-def _refused(self: Any, other: Any) -> Any:
-    """Of a named tuple `*` repeats, `+` concatenates, and numpy makes one array: none is what is meant."""
-    name = type(self).__name__
-    cure = (
-        "its inverse is .inverse(), a product .compose(other)"
-        if name == "LowRankRotation"
-        else "a multiple is .scaled(factor), a sum add_factors(factors, more, rank)"
-    )
-    raise TypeError(f"{name} is a tuple of two arrays and takes part in no arithmetic: {cure}.")
-
-
 class BodyFactors(NamedTuple):
     """Thin factors of an n×n matrix in the body frame, where the unitary is the identity.
 
@@ -33,10 +22,6 @@ class BodyFactors(NamedTuple):
 
     left: Array
     right: Array
-
-    __mul__ = __rmul__ = __add__ = __radd__ = _refused  # type: ignore[assignment]
-    # Numbers and arrays of numpy leave the operator to this class.
-    __array_ufunc__ = None
 
     def scaled(self, factor: Any, /) -> BodyFactors:
         """The factors of a multiple of the matrix: ``BodyFactors(factor * left, right)``.
@@ -83,10 +68,6 @@ class LowRankFactors(NamedTuple):
 
     left: Array
     right: Array
-
-    __mul__ = __rmul__ = __add__ = __radd__ = _refused  # type: ignore[assignment]
-    # Numbers and arrays of numpy leave the operator to this class.
-    __array_ufunc__ = None
 
     def scaled(self, factor: Any, /) -> LowRankFactors:
         """The factors of a multiple of the matrix: ``LowRankFactors(factor * left, right)``.
@@ -216,10 +197,6 @@ class LowRankRotation(NamedTuple):
     left: Array
     right: Array
 
-    __mul__ = __rmul__ = __add__ = __radd__ = _refused  # type: ignore[assignment]
-    # Numbers and arrays of numpy leave the operator to this class.
-    __array_ufunc__ = None
-
     def inverse(self) -> LowRankRotation:
         """The inverse rotation I + right leftᴴ.
 
@@ -274,6 +251,24 @@ class LowRankRotation(NamedTuple):
         xp, left, right = checked_pair(self)
         product = left @ adjoint(xp, right)
         return eye_like(xp, product) + product
+
+
+def _refused(self: Any, other: Any) -> Any:
+    """Of a named tuple `*` repeats, `+` concatenates, and numpy makes one array: none is what is meant."""
+    name = type(self).__name__
+    cure = (
+        "its inverse is .inverse(), a product .compose(other)"
+        if name == "LowRankRotation"
+        else "a multiple is .scaled(factor), a sum add_factors(factors, more, rank)"
+    )
+    raise TypeError(f"{name} is a tuple of two arrays and takes part in no arithmetic: {cure}.")
+
+
+for _kind in (BodyFactors, LowRankFactors, LowRankRotation):
+    for _operator in ("__mul__", "__rmul__", "__add__", "__radd__"):
+        setattr(_kind, _operator, _refused)
+    # Numbers and arrays of numpy leave the operator to the class.
+    setattr(_kind, "__array_ufunc__", None)  # noqa: B010
 
 
 class StepCotangents(NamedTuple):

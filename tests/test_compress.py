@@ -220,7 +220,7 @@ def test_factors_wider_than_the_unitary_are_refused(kind, dtype, wider):
     [
         (lambda f: lu.compress_factors(tuple(f), 1), TypeError, "factors must be LowRankFactors or"),
         (lambda f: lu.compress_factors(f, 7), ValueError, "rank must be between 1 and 6"),
-        (lambda f: lu.compress_factors(f), ValueError, "give either rank or tol, got neither"),
+        (lambda f: lu.compress_factors(f), ValueError, "give either rank or rtol, got neither"),
         (lambda f: lu.compress_factors(f, 1, method="columns"), ValueError, "method must be one of 'exact'"),
         (lambda f: lu.compress_tangent(f, 1), TypeError, "body_factors must be BodyFactors"),
         (

@@ -243,9 +243,9 @@ def test_a_generator_advances_once_for_every_call():
     lu.heal_unitary(matrix, 1, rng=other)
     assert rng.bit_generator.state == other.bit_generator.state
     # Methods that need several blocks, too.
-    for options in ({"method": "single_pass"}, {"method": "lsi"}, {"method": "columns"}, {"tol": 1e-9}):
+    for options in ({"method": "single_pass"}, {"method": "lsi"}, {"method": "columns"}, {"rtol": 1e-9}):
         rng, other = np.random.default_rng(1), np.random.default_rng(1)
-        lu.svd_sketch(matrix, None if "tol" in options else 2, rng=rng, **options)
+        lu.svd_sketch(matrix, None if "rtol" in options else 2, rng=rng, **options)
         lu.heal_unitary(matrix, 1, rng=other)
         assert rng.bit_generator.state == other.bit_generator.state
     rng = np.random.default_rng(1)

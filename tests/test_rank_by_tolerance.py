@@ -163,7 +163,7 @@ def test_nothing_and_nan_need_one_column(dtype):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda A: lu.svd_sketch(A), ValueError, "give either rank or tol, got neither"),
+        (lambda A: lu.svd_sketch(A), ValueError, "give either rank or rtol, got neither"),
         (lambda A: lu.svd_sketch(A, 2, rtol=0.1), ValueError, "give either rank or rtol, got both"),
         (lambda A: lu.svd_sketch(A, rtol=1.0), ValueError, "rtol must be at least 0 and less than 1"),
         (lambda A: lu.svd_sketch(A, rtol=math.nan), ValueError, "rtol must be at least 0 and less than 1"),
@@ -173,7 +173,7 @@ def test_nothing_and_nan_need_one_column(dtype):
         (
             lambda A: lu.svd_sketch(A, rtol=0.1, method="lsi"),
             ValueError,
-            "tol has no meaning for method='lsi'",
+            "rtol has no meaning for method='lsi'",
         ),
         (
             lambda A: jax.jit(lambda x: lu.svd_sketch(x, rtol=0.1, rng=0))(jax.numpy.asarray(A)),

@@ -168,7 +168,7 @@ def test_seeds_give_different_orthonormal_starts():
     ("options", "error", "word"),
     [
         ({"rank": 7}, ValueError, "rank"),
-        ({"update": "geodesic"}, ValueError, "update"),
+        ({"update": "line"}, ValueError, "update"),
         ({"name": "wait"}, AttributeError, "wait"),
         ({"name": "bias"}, ValueError, "bias"),
     ],

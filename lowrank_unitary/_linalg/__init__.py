@@ -1,11 +1,6 @@
 """The operations that the mathematics is written in, dispatched by namespace, the generic line last."""
 
-from .decompositions import (
-    eigh,
-    inv,
-    qr,
-    svd,
-)
+from .decompositions import eigh, inv, qr, svd
 from .random import (
     COLUMNS,
     ERRORS,
@@ -20,16 +15,7 @@ from .random import (
     random_block,
     uniform_block,
 )
-from .thin import (
-    adjoint,
-    beside,
-    broadcast,
-    conj,
-    eye_like,
-    frobenius_norm,
-    scaled_columns,
-    unit_scaled,
-)
+from .thin import adjoint, beside, broadcast, conj, eye_like, frobenius_norm, scaled_columns, unit_scaled
 from .traversals import (
     adjoint_product,
     is_column_major,

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from .._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype, validate
-from .._linalg import adjoint, adjoint_product, beside, product, traversals
+from .._linalg import adjoint, adjoint_product, beside, product, thin
 from ..types import (
     BodyFactors,
     LowRankFactors,
@@ -177,7 +177,7 @@ def rotate_vjp(
     back = rotate(cotangent, rotation, adjoint=not adjoint)
     factors = (cotangent, array) if adjoint else (array, cotangent)
     return RotateCotangents(
-        _as_of(xp, array, back), BodyFactors(*(traversals.adjoint(xp, x) for x in factors))
+        _as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors))
     )
 
 

@@ -4,25 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .._array import (
-    Array,
-    Namespace,
-    astype,
-    core_dtype,
-    eps,
-    tolerance,
-    validate,
-    values_are_at_hand,
-)
-from .._linalg import (
-    PROBES,
-    RNG,
-    adjoint,
-    eye_like,
-    pull_back,
-    random_block,
-    svd,
-)
+from .._array import Array, Namespace, astype, core_dtype, eps, tolerance, validate, values_are_at_hand
+from .._linalg import PROBES, RNG, adjoint, eye_like, pull_back, random_block, svd
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import CompensatedUnitary, polar_projection, unitary_transport
-from . import published
+from ... import CompensatedUnitary, polar_projection, unitary_transport
+from .. import published
+from ..study import Case, Row, Study
 from .exact import Numbers, defect_of, rounded_unitary
 from .inherited_defect import random_steps, shortcut
-from .study import Case, Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

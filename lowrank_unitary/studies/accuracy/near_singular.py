@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import polar_projection, random_unitary, reference
-from ..rotation.core import CORES
-from . import published
+from ... import polar_projection, random_unitary, reference
+from ...rotation.core import CORES
+from .. import published
+from ..study import Case, Row, Study
 from .exact import Numbers, defect_of, error_of, exact_step, rounded_unitary
-from .study import Case, Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import (
+from ... import (
     LowRankFactors,
     polar_projection,
     random_unitary,
@@ -17,10 +17,10 @@ from .. import (
     unitarity_defect,
     unitary_transport,
 )
-from ..reference import adjoint
-from . import published
+from ...reference import adjoint
+from .. import published
+from ..study import Case, Row, Study
 from .exact import Numbers
-from .study import Case, Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

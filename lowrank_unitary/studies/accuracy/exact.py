@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import random_unitary, reference
-from ..reference import Extended, adjoint
+from ... import random_unitary, reference
+from ...reference import Extended, adjoint
 
 Numbers = np.ndarray[Any, Any]
 

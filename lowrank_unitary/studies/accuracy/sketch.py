@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import random_unitary, svd_sketch, tangent_sketch
-from . import published
+from ... import random_unitary, svd_sketch, tangent_sketch
+from .. import published
+from ..study import Case, Row, Study
 from .exact import Numbers
-from .study import Case, Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

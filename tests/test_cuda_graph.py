@@ -107,7 +107,7 @@ def machine(request):
         for n, k, heal in FACTORS:
             lu.polar_projection(*on_device(np.eye(n), *np.zeros((2, n, k))), heal=heal, rng=1)
 
-    with cupy_on_cpu.installed():
+    with cupy_on_cpu.installed(), cupy_on_cpu.Device(1):
         return cuda_on_cpu.machine_for(request, calls, cupy=True)
 
 
@@ -124,7 +124,8 @@ def cupy(machine, monkeypatch):
             made.cuda.get_current_stream = Stream
             made.cuda.MemoryPool = lambda: SimpleNamespace(malloc=None)
             made.cuda.using_allocator = lambda allocator: contextlib.nullcontext()
-            yield made
+            with cupy_on_cpu.Device(1):
+                yield made
     monkeypatch.undo()
 
 

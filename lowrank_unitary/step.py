@@ -8,7 +8,7 @@ import numpy as np
 
 from ._array import Array, Namespace, astype, core_dtype, thin_dtype, validate
 from ._kernels import UPDATES
-from ._linalg import RNG, beside, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
+from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
 from .rotation.transport import TRANSPORTS, transport_rotation
@@ -264,7 +264,7 @@ def unitary_step(
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     """Factors of skew(C Qᴴ)."""
-    return BodyFactors(beside(xp, 0.5 * C, -0.5 * Q), beside(xp, Q, C))
+    return BodyFactors(hstack(xp, 0.5 * C, -0.5 * Q), hstack(xp, Q, C))
 
 
 def _step_of_factors(

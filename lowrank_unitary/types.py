@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._array import Array, Namespace, astype, thin_dtype, validate
-from ._linalg import adjoint, adjoint_product, beside, eye_like, scaled_columns, thin_product
+from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns, thin_product
 
 
 class BodyFactors(NamedTuple):
@@ -344,4 +344,4 @@ def checked_pair(factors: Any) -> tuple[Namespace, Array, Array]:
 def composed(xp: Namespace, first: LowRankRotation, second: LowRankRotation) -> LowRankRotation:
     """(I + L₁R₁ᴴ)(I + L₂R₂ᴴ) = I + [L₁, L₂ + L₁(R₁ᴴL₂)] [R₁, R₂]ᴴ."""
     carried = second.left + thin_product(xp, first.left, adjoint_product(xp, first.right, second.left))
-    return LowRankRotation(beside(xp, first.left, carried), beside(xp, first.right, second.right))
+    return LowRankRotation(hstack(xp, first.left, carried), hstack(xp, first.right, second.right))

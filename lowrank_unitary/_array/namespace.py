@@ -50,12 +50,28 @@ def is_traced(*arrays: Array) -> bool:
     tensors = [x for x in arrays if isinstance(x, torch.Tensor)] if torch else []
     if not torch or not tensors:
         return False
-    # torch.func has no public test for being inside of it, where even a tensor from outside has no memory.
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or _in_transform(torch, tensors):
         return True
     # The dual tensors of forward mode do not require gradients.
     dual = torch.autograd.forward_ad.unpack_dual
     return any((x.requires_grad and torch.is_grad_enabled()) or dual(x).tangent is not None for x in tensors)
+
+
+def _in_transform(torch: Any, tensors: list[Any]) -> bool:
+    """Whether torch.func is at work, for which torch has no public test.
+
+    By its stack of transforms where this torch has it under that name; else by a tensor that has no memory,
+    as any has within `grad` and `jvp`, and those that are mapped within `vmap`.
+    """
+    stack = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    if stack is not None:
+        return stack() is not None
+    try:
+        for x in tensors:
+            x.detach().data_ptr()
+    except RuntimeError:
+        return True
+    return False
 
 
 def is_plain(x: Array) -> bool:

@@ -15,7 +15,7 @@ from .random import (
     random_block,
     uniform_block,
 )
-from .thin import adjoint, beside, broadcast, conj, eye_like, frobenius_norm, scaled_columns, unit_scaled
+from .thin import adjoint, broadcast, conj, eye_like, frobenius_norm, hstack, scaled_columns, unit_scaled
 from .traversals import (
     adjoint_product,
     is_column_major,
@@ -39,12 +39,12 @@ __all__ = [
     "Key",
     "adjoint",
     "adjoint_product",
-    "beside",
     "broadcast",
     "conj",
     "eigh",
     "eye_like",
     "frobenius_norm",
+    "hstack",
     "inv",
     "is_column_major",
     "key_of",

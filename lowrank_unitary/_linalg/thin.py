@@ -44,7 +44,7 @@ def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
     return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
 
 
-def beside(xp: Namespace, *blocks: Array) -> Array:
+def hstack(xp: Namespace, *blocks: Array) -> Array:
     """Blocks of columns side by side; batches broadcast."""
     return xp.concat(broadcast(xp, *blocks), axis=-1)
 

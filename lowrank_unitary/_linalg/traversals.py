@@ -24,7 +24,7 @@ from .._array import (
     of_numpy,
 )
 from .._kernels import cpu, cuda
-from .thin import adjoint, beside, conj
+from .thin import adjoint, conj, hstack
 
 # Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
@@ -83,7 +83,7 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         both = _native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
     seen = product(xp, matrix, probes)
-    both = adjoint_product(xp, matrix, beside(xp, thin, seen))
+    both = adjoint_product(xp, matrix, hstack(xp, thin, seen))
     return both[..., :k], both[..., k:]
 
 

@@ -22,7 +22,7 @@ from .._array import (
     validate,
 )
 from .._kernels import UPDATES
-from .._linalg import adjoint, beside, broadcast, eye_like, scaled_columns, svd
+from .._linalg import adjoint, broadcast, eye_like, hstack, scaled_columns, svd
 from ..types import BodyFactors, LowRankRotation, checked_body_factors, checked_rotation, factor_dtype
 from .core import balanced_gram, gram_is_exact, orthonormalise
 from .polar import dense_change as polar_change
@@ -175,7 +175,7 @@ def rotation_certificate(
 
     W, K, unit = balanced_gram(xp, c, b)
     exact = gram_is_exact(xp, K) & (2 * k < n)
-    _, (b_small, c_small, L_small, R_small) = orthonormalise(xp, beside(xp, W, L, R), (k, k, width, width))
+    _, (b_small, c_small, L_small, R_small) = orthonormalise(xp, hstack(xp, W, L, R), (k, k, width, width))
     X = c_small @ adjoint(xp, b_small)
     turned = L_small @ adjoint(xp, R_small)
 

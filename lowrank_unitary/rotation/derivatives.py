@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from .._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype, validate
-from .._linalg import adjoint, adjoint_product, beside, product, thin
+from .._linalg import adjoint, adjoint_product, hstack, product, thin
 from ..types import (
     BodyFactors,
     LowRankFactors,
@@ -176,9 +176,7 @@ def rotate_vjp(
         )
     back = rotate(cotangent, rotation, adjoint=not adjoint)
     factors = (cotangent, array) if adjoint else (array, cotangent)
-    return RotateCotangents(
-        _as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors))
-    )
+    return RotateCotangents(_as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors)))
 
 
 def unitary_transport_vjp(
@@ -332,7 +330,7 @@ def step_cotangents(
         return None, *of_factors
     # U⁺ = U R and c = Uᴴa: the cotangent of U is Ū⁺ Rᴴ + a c̄ᴴ.
     before, after, a = (astype(xp, x, thin) for x in (*make(body), left))
-    change = beside(xp, product(xp, cotangent, after), a) @ adjoint(xp, beside(xp, before, c_bar))
+    change = hstack(xp, product(xp, cotangent, after), a) @ adjoint(xp, hstack(xp, before, c_bar))
     return _as_of(xp, unitary, astype(xp, cotangent, thin) + change), *of_factors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from .._array import Array, validate
-from .._linalg import RNG, beside
+from .._linalg import RNG, hstack
 from ..types import BodyFactors, LowRankFactors
 from .operator import operator_of
 from .svd import svd_sketch
@@ -151,5 +151,5 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
                 f"more.{name} must have the rows of factors.{name}, {tuple(first.shape)}, got "
                 f"{tuple(second.shape)}."
             )
-    both = (beside(xp, first, second) for first, second in zip(factors, more, strict=True))
+    both = (hstack(xp, first, second) for first, second in zip(factors, more, strict=True))
     return compress_factors(type(factors)(*both), rank, rng=rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._array import Array, Namespace, astype
-from .._linalg import adjoint, beside, inv, qr, svd
+from .._linalg import adjoint, hstack, inv, qr, svd
 from ..types import SVDSketch
 from .operator import Operator
 
@@ -34,7 +34,7 @@ def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
     width = basis.shape[-1]
     # Orthonormal by itself first, so that its scale does not matter; then together with the basis, to which
     # what is left of a block of lower rank, rounding, becomes orthogonal only so.
-    basis, _ = qr(xp, beside(xp, basis, qr(xp, block)[0]))
+    basis, _ = qr(xp, hstack(xp, basis, qr(xp, block)[0]))
     return basis, basis[..., width:]
 
 
@@ -51,7 +51,7 @@ def single_pass(op: Operator, right: Array, core_right: Array, left: Array, core
     """From AΩ, AᴴΥ and ΦᴴAΨ alone: A ≈ QCPᴴ with Q = orth(AΩ), P = orth(AᴴΥ) and C by least squares."""
     xp = op.xp
     width = right.shape[-1]
-    seen = op.forward(beside(xp, right, core_right))
+    seen = op.forward(hstack(xp, right, core_right))
     Q, _ = qr(xp, seen[..., :width])
     P, _ = qr(xp, op.backward(left))
     small = adjoint(xp, core_left) @ seen[..., width:]

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
-from .._linalg import adjoint, beside, qr, unit_scaled
+from .._linalg import adjoint, hstack, qr, unit_scaled
 from ..types import BodyFactors, checked_body_factors
 from .planes import leading_planes
 
@@ -157,12 +157,12 @@ def momentum_step(
     left, right = (astype(xp, x, dtype) for x in body_factors)
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
-    mean, _ = leading_planes(xp, beside(xp, decay * C, latest), beside(xp, Q, right), k)
+    mean, _ = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k)
     # decay⁰ = 1 also for decay = 0.
     direction = BodyFactors(mean.left / (1.0 - decay**steps), mean.right) if average else mean
     if nesterov:
-        ahead = beside(xp, decay * direction.left, latest)
-        direction, _ = leading_planes(xp, ahead, beside(xp, direction.right, right), k)
+        ahead = hstack(xp, decay * direction.left, latest)
+        direction, _ = leading_planes(xp, ahead, hstack(xp, direction.right, right), k)
     second = state.second
     if second.shape[-2]:
         rms = row_rms(xp, left, right)
@@ -182,7 +182,7 @@ def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
     a, a_unit = unit_scaled(xp, left)
     b, b_unit = unit_scaled(xp, right)
     # Row i is (a_i Bᴴ − b_i Aᴴ)/2; with an orthonormal basis of [A, B] its length is that of 2k numbers.
-    R = qr(xp, beside(xp, a, b))[1]
+    R = qr(xp, hstack(xp, a, b))[1]
     k = a.shape[-1]
     rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
     norms = xp.linalg.vector_norm(rows, axis=-1, keepdims=True)

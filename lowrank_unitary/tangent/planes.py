@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._array import Array, Namespace, astype, complex_dtype, is_complex
-from .._linalg import adjoint, beside, broadcast, eigh, qr, thin_product
+from .._linalg import adjoint, broadcast, eigh, hstack, qr, thin_product
 from ..types import BodyFactors
 
 
@@ -24,7 +24,7 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Bo
     left, right = broadcast(xp, left, right)
     n, m = left.shape[-2:]
     if 2 * m < n:
-        basis, R = qr(xp, beside(xp, left, right))
+        basis, R = qr(xp, hstack(xp, left, right))
         a, b = R[..., :m], R[..., m:]
     else:
         basis, a, b = None, left, right

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from .._array import Array, validate
-from .._linalg import RIGHT, RNG, START, adjoint, beside, qr, random_block, svd
+from .._linalg import RIGHT, RNG, START, adjoint, hstack, qr, random_block, svd
 from ..types import BodyFactors, LowRankFactors
 from .planes import leading_planes, two_sided
 from .sketch import Tangent, samples_for
@@ -162,7 +162,7 @@ def warm_tangent_sketch(
         turned, _ = tangent.product(block)
         return turned + 0.5 * (left @ (adjoint(xp, right) @ block) - right @ (adjoint(xp, left) @ block))
 
-    basis, _ = qr(xp, product(beside(xp, kept, new)))
+    basis, _ = qr(xp, product(hstack(xp, kept, new)))
     image = product(basis)
     found, _ = leading_planes(xp, *two_sided(xp, image, basis), k + carried)
     # The image is one more application of A: its directions are those of the next basis, longest first.

@@ -7,7 +7,7 @@ from .._linalg import (
     PROBES,
     RNG,
     adjoint_product,
-    beside,
+    hstack,
     pull_back,
     qr,
     random_block,
@@ -88,4 +88,4 @@ def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
     # Squares and not the square of a norm, which has no derivative at D = 0.
     squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D
     shortened = -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True))
-    return LowRankRotation(beside(xp, Z, D), shortened * beside(xp, D - thin_product(xp, Z, S), Z))
+    return LowRankRotation(hstack(xp, Z, D), shortened * hstack(xp, D - thin_product(xp, Z, S), Z))

@@ -65,7 +65,9 @@ def gather(
                 last = min(top + _PANEL, rows[1])
                 if made:
                     _dot_rows(matrix[top:last], probes[s], dots)
-                    weight[top:last, given : given + made] = dots[: last - top]
+                    for i in range(last - top):
+                        for j in range(made):
+                            weight[top + i, given + j] = dots[i, j]
                 _add_rows(matrix[top:last], weight[top:last], part)
             for j in range(total.shape[1]):
                 to, some = total[s, j], part[j, :columns]
@@ -103,7 +105,10 @@ def rotate(
             last = min(i + panel, rows[1])
             panel_rows = moved[i:last]
             if not in_place:
-                panel_rows[:] = matrices[s, i:last]
+                for h in range(last - i):
+                    row, copied = matrices[s, i + h], panel_rows[h]
+                    for m in range(columns):
+                        copied[m] = row[m]
             _dot_rows(panel_rows, along, dots)
             if to.shape[0] == 2:
                 _change_by_two(panel_rows, dots, to[0], to[1])
@@ -186,7 +191,9 @@ def _add_rows(rows: Floats, weights: Floats, total: Floats) -> None:
                     s[m] = s[m] + s0 * a0[m] + s1 * a1[m] + s2 * a2[m] + s3 * a3[m]
     for i in range(whole, count):
         for j in range(width):
-            total[j, :columns] += weights[i, j] * rows[i]
+            to, row, s0 = total[j], rows[i], weights[i, j]
+            for m in range(columns):
+                to[m] += s0 * row[m]
 
 
 @sums

@@ -308,11 +308,13 @@ def steps(
     total = np.empty((1, width, columns), matrices.dtype)
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)
+    # Not literals: to the compiler these would be other types, and `gather` and `rotate` other functions.
+    alone, rows = (np.int64(0), np.int64(1)), (np.int64(0), n)
     for s in range(count):
         matrix, a, b, z = matrices[s : s + 1], left[s : s + 1], right[s : s + 1], probe[s : s + 1]
         weigh(a, z, weights, probes)
         total[:] = 0
-        gather(matrix, weights, probes, parts, total, (0, 1), (0, n))
+        gather(matrix, weights, probes, parts, total, alone, rows)
         turn(total, a, b, z, update, before, after)
-        rotate(matrix, before, after, out[s : s + 1], in_place, (0, 1), (0, n))
+        rotate(matrix, before, after, out[s : s + 1], in_place, alone, rows)
     return True

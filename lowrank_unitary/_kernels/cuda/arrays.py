@@ -159,7 +159,7 @@ def empty_like(matrix: Array) -> Array:
     return empty(matrix, tuple(matrix.shape), dtype(matrix))
 
 
-def beside(x: Array, y: Array) -> Array:
+def hstack(x: Array, y: Array) -> Array:
     """Columns side by side."""
     return _torch().cat([x, y], dim=-1) if is_torch(x) else _cupy().concatenate([x, y], axis=-1)
 

@@ -214,7 +214,7 @@ def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]
     if given + made <= launches.MOST_COLUMNS:
         plan = _gathering(matrix, looked, given, made)
     if plan is None and probes is not None:
-        return _sums(matrix, device.beside(thin, product_rows(matrix, probes)), None)
+        return _sums(matrix, device.hstack(thin, product_rows(matrix, probes)), None)
     width = given + made
     total = device.empty(matrix, (count, width, columns), device.real(matrix))
     for first, some in [(0, given)] if made else launches.groups(given):

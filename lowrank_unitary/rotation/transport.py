@@ -88,8 +88,8 @@ def dense_change(xp: Namespace, X: Array, unit: Array, update: str) -> Array:
     return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / unit, update)
 
 
-# Degree of the Taylor polynomial of φ₁, and the norm up to which its remainder is below eps: θ¹¹/12! ≤ 2.0e-16
-# for θ = 0.23, which is 5e-17 in the exponential.
+# Degree of the Taylor polynomial of φ₁, and the norm up to which its remainder is below eps: for θ = 0.23
+# θ¹¹/12! ≤ 2.0e-16, and 5e-17 in the exponential.
 _TAYLOR_DEGREE = 10
 _TAYLOR_NORM = 0.23
 _SQUARINGS = 12

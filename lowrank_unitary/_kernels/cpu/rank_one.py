@@ -309,7 +309,8 @@ def steps(
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)
     # Not literals: to the compiler these would be other types, and `gather` and `rotate` other functions.
-    alone, rows = (np.int64(0), np.int64(1)), (np.int64(0), n)
+    top = 0 * n
+    alone, rows = (top, top + 1), (top, n)
     for s in range(count):
         matrix, a, b, z = matrices[s : s + 1], left[s : s + 1], right[s : s + 1], probe[s : s + 1]
         weigh(a, z, weights, probes)

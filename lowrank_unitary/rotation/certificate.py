@@ -188,7 +188,10 @@ def rotation_certificate(
     factor_defect = xp.linalg.matrix_norm(turned + adjoint(xp, turned) + product)
 
     # Rounding: of the pull-back relative to the step, and of the new entries.
-    grain, root = eps(xp, thin), 1.0 + 0.25 * math.sqrt(n)
+    # Of the coarsest dtype that took part.
+    took_part = (*body_factors, *rotation, *given.values())
+    grain = max(eps(xp, thin_dtype(xp, x.dtype)) for x in took_part)
+    root = 1.0 + 0.25 * math.sqrt(n)
     # Columns may cancel in the product: it is their own size that is rounded.
     size = xp.linalg.matrix_norm(W[..., k:]) * xp.linalg.matrix_norm(W[..., :k]) / unit[..., 0, 0]
     pulled = grain * root * size
@@ -206,7 +209,9 @@ def rotation_certificate(
         step_error = step_error + 2.0 * xp.sqrt(xp.sum(undecided, axis=-1))
     else:
         step_error = difference + pulled + compared + written
-    near = (smallest <= math.sqrt(grain) * largest) & (update == "polar")
+    # All singular values may be small at once, of I − I for instance: then 1 is what has cancelled.
+    whole = xp.where(largest < 1.0, xp.ones_like(largest), largest)
+    near = (smallest <= math.sqrt(grain) * whole) & (update == "polar")
     return RotationCertificate(
         smallest_singular_value=smallest,
         near_singular=near,

@@ -172,6 +172,15 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
     return Q, [small[..., start:end] for start, end in itertools.pairwise(ends)]
 
 
+def half_defect(xp: Namespace, Y: Array) -> Array:
+    """½(I − PᴴP) for P = I + Y, formed from Y alone, so that nothing of the size of I has to cancel.
+
+    Y + N + Y N with this N is one Newton–Schulz step of P towards the unitary matrices.
+    """
+    Y_adjoint = adjoint(xp, Y)
+    return -0.5 * (Y + Y_adjoint + Y_adjoint @ Y)
+
+
 def pull_back_cotangent(
     xp: Namespace, body: BodyFactors, forward: Product, backward: Product, pullback: Pullback
 ) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import math
 from .._array import Array, Namespace, eps, validate
 from .._linalg import adjoint, eye_like, inv, svd
 from ..types import BodyFactors, LowRankRotation
-from .core import CORES, low_rank_rotation
+from .core import CORES, half_defect, low_rank_rotation
 
 
 def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRankRotation:
@@ -117,7 +117,7 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     decided = sums > math.sqrt(eps(xp, X.dtype)) * s[..., :1, None]
     skew = xp.where(decided, (vh @ (H - adjoint(xp, H)) @ v) / xp.where(decided, sums, 1.0), 0.0)
     K = v @ skew @ vh
-    N = K - 0.5 * (Y + adjoint(xp, Y) + adjoint(xp, Y) @ Y)
+    N = K + half_defect(xp, Y)
     return Y + N + Y @ N
 
 

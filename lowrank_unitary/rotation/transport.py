@@ -9,7 +9,7 @@ from .._array import Array, Namespace, astype, complex_dtype, is_complex, valida
 from .._kernels import UPDATES
 from .._linalg import adjoint, eigh, eye_like, inv, qr
 from ..types import BodyFactors, LowRankRotation
-from .core import CORES, low_rank_rotation
+from .core import CORES, half_defect, low_rank_rotation
 
 # The updates of a transport; the third one is polar projection.
 TRANSPORTS = UPDATES[:2]
@@ -135,8 +135,12 @@ def skew_function(xp: Namespace, omega: Array, update: str) -> Array:
         sine = 0.5 * theta * cosine
         change = -2.0 * sine**2 + 2j * xp.astype(sine * cosine, V.dtype)
     if is_complex(xp, dtype):
-        return (V * change[..., None, :]) @ adjoint(xp, V)
-    return _plane_rotations(xp, V, change)
+        Y = (V * change[..., None, :]) @ adjoint(xp, V)
+    else:
+        Y = _plane_rotations(xp, V, change)
+    # Eigenvectors are orthonormal to some dozens of eps, and so far is the product from unitary.
+    N = half_defect(xp, Y)
+    return Y + N + Y @ N
 
 
 def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:

@@ -108,8 +108,8 @@ def test_every_public_name_of_the_torch_adapter_has_an_example(name):
 
 
 @pytest.mark.parametrize("name", [*lu.__all__, *lut.__all__])
-def test_every_public_name_has_an_entry_in_the_api_pages(name):
-    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+def test_every_public_name_has_an_entry_in_the_reference(name):
+    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
     assert any(re.search(rf"^\.\. auto(function|class):: {name}$", page, re.MULTILINE) for page in pages)
 
 

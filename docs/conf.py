@@ -13,7 +13,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
+    "sphinx_design",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -30,13 +32,13 @@ html_theme = "pydata_sphinx_theme"
 html_title = "lowrank_unitary"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-# Only the API has pages of its own to list beside the text.
-html_sidebars = {page: [] for page in ("index", "data-flow", "conventions", "numerics", "design")}
-html_sidebars |= {"contributing": [], "changelog": []}
+# A page shows its section on the left; these two have none.
+html_sidebars = {"index": [], "quickstart": ["site-nav.html"]}
 html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

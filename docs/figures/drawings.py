@@ -97,10 +97,10 @@ def geodesic_and_projection() -> None:
 
 def data_flow() -> None:
     """The objects of a step with their shapes; thin ones are drawn thin."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
     axes = figure.subplots()
-    axes.set_xlim(0, 18)
-    axes.set_ylim(0, 7)
+    axes.set_xlim(0.1, 17.6)
+    axes.set_ylim(0.1, 5.9)
     axes.set_aspect("equal")
     axes.set_axis_off()
     height, thin, middle = 2.6, 0.36, 3.7

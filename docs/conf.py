@@ -1,5 +1,9 @@
 """Sphinx configuration. Formulas are Unicode text, so the site needs no script from elsewhere."""
 
+import re
+
+from docutils import nodes
+
 import lowrank_unitary
 
 project = "lowrank_unitary"
@@ -43,3 +47,15 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def shorten_citations(app, doctree, docname):
+    """Show [1] for a citation of a docstring, to which numpydoc has given a label of its own."""
+    for text in list(doctree.findall(nodes.Text)):
+        label = re.fullmatch(r"\[?R[0-9a-f]{12}-(\d+)\]?", text.astext())
+        if label:
+            text.parent.replace(text, nodes.Text(f"[{label[1]}]"))
+
+
+def setup(app):
+    app.connect("doctree-resolved", shorten_citations)

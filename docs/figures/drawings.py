@@ -1,6 +1,6 @@
 """Draw what the site explains by a picture: how the updates move U, and the data flow of a step.
 
-    python docs/figures/drawings.py
+From the root of the repository: python docs/figures/drawings.py
 """
 
 from pathlib import Path

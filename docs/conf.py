@@ -35,7 +35,7 @@ numpydoc_show_class_members = False
 html_theme = "pydata_sphinx_theme"
 html_title = "lowrank_unitary"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "layout.css"]
 # A page shows its section on the left; these two have none.
 html_sidebars = {"index": [], "quickstart": ["site-nav.html"]}
 html_show_sourcelink = False

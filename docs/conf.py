@@ -39,6 +39,8 @@ html_css_files = ["site.css", "layout.css"]
 # A page shows its section on the left; these two have none.
 html_sidebars = {"index": [], "quickstart": ["site-nav.html"]}
 html_show_sourcelink = False
+# In the list at the right a method goes without the name of its class.
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

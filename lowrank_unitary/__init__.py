@@ -6,37 +6,32 @@
 Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate transpose, also for real arrays.
 """
 
-from .certificate import RotationCertificate, rotation_certificate
-from .compensated import CompensatedUnitary
-from .compress import add_factors, compress_factors
-from .delayed import DelayedUnitary
-from .derivatives import (
+from .rotation.certificate import RotationCertificate, rotation_certificate
+from .rotation.derivatives import (
     polar_projection_vjp,
     polar_rotation_vjp,
     rotate_vjp,
     transport_rotation_vjp,
     unitary_transport_vjp,
 )
-from .factors import (
-    BodyFactors,
-    LowRankFactors,
-    LowRankRotation,
-    RotateCotangents,
-    StepCotangents,
-    SVDSketch,
-)
-from .initialisers import cayley_unitary, henaff_unitary, random_unitary
-from .momentum import MomentumState, momentum_step
-from .polar import polar_rotation
-from .rotation import rotate
-from .sampling import random_test_matrix
-from .sketch import svd_sketch
-from .sketch_error import SketchError, leave_one_out_error, sketch_error, tangent_error
+from .rotation.polar import polar_rotation
+from .rotation.rotate import rotate
+from .rotation.transport import transport_rotation
+from .sketch.compress import add_factors, compress_factors
+from .sketch.error import SketchError, leave_one_out_error, sketch_error
+from .sketch.svd import svd_sketch
+from .sketch.test_matrix import random_test_matrix
 from .step import polar_projection, unitary_step, unitary_transport
-from .tangent import compress_tangent, tangent_sketch
-from .transport import transport_rotation
-from .unitary import heal_unitary, is_unitary, reunitarize, unitarity_defect
-from .warm_start import SketchState, warm_tangent_sketch
+from .tangent.error import tangent_error
+from .tangent.momentum import MomentumState, momentum_step
+from .tangent.sketch import compress_tangent, tangent_sketch
+from .tangent.warm_start import SketchState, warm_tangent_sketch
+from .types import BodyFactors, LowRankFactors, LowRankRotation, RotateCotangents, StepCotangents, SVDSketch
+from .unitary.defect import is_unitary, reunitarize, unitarity_defect
+from .unitary.delayed import DelayedUnitary
+from .unitary.half import CompensatedUnitary
+from .unitary.heal import heal_unitary
+from .unitary.initialisers import cayley_unitary, henaff_unitary, random_unitary
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from . import __version__
-from ._kernels import cuda, kernels_active
+from ._kernels import cpu, cuda
 from .studies import STUDIES, load_study
 
 if TYPE_CHECKING:
@@ -261,7 +261,8 @@ def _demo(options: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from threadpoolctl import threadpool_limits
 
-    from .studies import digits, digits_report
+    from .demo import digits
+    from .demo import report as digits_report
 
     settings = digits.Settings(hidden=options.hidden, seed=options.seed)
     steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
@@ -332,7 +333,7 @@ def _cuda_kernels() -> str:
 
 
 def _kernels_in_use() -> str:
-    if kernels_active():
+    if cpu.active():
         return f"numba {_installed('numba')}, for numpy arrays and torch tensors on the CPU"
     return "none; numpy in panels of rows, all else by generic array code"
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _validate
-from ._array import RNG, Array
-from .factors import BodyFactors, LowRankFactors
-from .momentum import MomentumState, momentum_step
-from .step import UPDATES, unitary_step
-from .tangent import compress_tangent, tangent_sketch
+from ._array import Array, validate
+from ._kernels import UPDATES
+from ._linalg import RNG
+from .step import unitary_step
+from .tangent.momentum import MomentumState, momentum_step
+from .tangent.sketch import compress_tangent, tangent_sketch
+from .types import BodyFactors, LowRankFactors
 
 try:
     import jax
@@ -28,8 +29,8 @@ except ImportError as error:
 
 __all__ = ["UnitaryState", "unitary_adam", "unitary_sgd"]
 
-# (U, gradient, carried state, step size, key) -> (gradient or body factors, carried state, step size)
-Direction = Callable[[Array, Any, Any, Array, RNG], tuple[Any, Any, Array]]
+# (U, gradient, carried state, key) -> (gradient or body factors, carried state)
+Direction = Callable[[Array, Any, Any, RNG], tuple[Any, Any]]
 
 
 class UnitaryState(NamedTuple):
@@ -57,7 +58,7 @@ def unitary_sgd(
     rank: int = 1,
     momentum: float = 0.0,
     nesterov: bool = False,
-    update: str = "transport",
+    update: str = "geodesic",
     heal: int = 1,
     seed: int = 0,
 ) -> optax.GradientTransformation:
@@ -74,7 +75,7 @@ def unitary_sgd(
         tangent as U moves.
     nesterov : bool
         Move along A + βM in place of M.
-    update : {"transport", "polar"}
+    update : {"geodesic", "cayley", "polar"}
         How U moves: along the geodesic, or straight and projected back.
     heal : int
         Number p of random probes, which keep rounding from adding up: see
@@ -126,17 +127,11 @@ def unitary_sgd(
     if nesterov and not momentum:
         raise ValueError(f"momentum must be more than 0 for nesterov=True, got {momentum}: pass one.")
 
-    def direction(U: Array, G: Any, carried: Any, eta: Array, key: RNG) -> tuple[Any, Any, Array]:
+    def direction(U: Array, G: Any, carried: Any, key: RNG) -> tuple[Any, Any]:
         if not momentum:
-            return G, carried, eta
+            return G, carried
         body = _body_factors(U, G, rank, key)
-        mean, carried = momentum_step(body, carried, decay=momentum)
-        # The mean is (1 − β) Σ βˢ A, divided by 1 − βᵗ: here the sum is wanted.
-        total = (1.0 - momentum**carried.steps) / (1.0 - momentum)
-        if not nesterov:
-            return mean, carried, total * eta
-        ahead = jnp.concat([body.left, momentum * total * mean.left], axis=-1)
-        return BodyFactors(ahead, jnp.concat([body.right, mean.right], axis=-1)), carried, eta
+        return momentum_step(body, carried, decay=momentum, average=False, nesterov=nesterov)
 
     return _optimiser(learning_rate, direction, rank, update, heal, seed, "none" if momentum else None)
 
@@ -149,7 +144,7 @@ def unitary_adam(
     rank: int = 1,
     scaling: str = "scalar",
     nesterov: bool = False,
-    update: str = "transport",
+    update: str = "geodesic",
     heal: int = 1,
     seed: int = 0,
 ) -> optax.GradientTransformation:
@@ -206,12 +201,11 @@ def unitary_adam(
     """
     _fraction("b1", b1)
     _fraction("b2", b2)
-    _validate.choice("scaling", scaling, ("scalar", "rows"))
+    validate.choice("scaling", scaling, ("scalar", "rows"))
 
-    def direction(U: Array, G: Any, carried: Any, eta: Array, key: RNG) -> tuple[Any, Any, Array]:
+    def direction(U: Array, G: Any, carried: Any, key: RNG) -> tuple[Any, Any]:
         body = _body_factors(U, G, rank, key)
-        scaled, carried = momentum_step(body, carried, decay=b1, second_decay=b2, nesterov=nesterov)
-        return scaled, carried, eta
+        return momentum_step(body, carried, decay=b1, second_decay=b2, nesterov=nesterov)
 
     return _optimiser(learning_rate, direction, rank, update, heal, seed, scaling)
 
@@ -228,8 +222,8 @@ def _optimiser(
     """The transformation that moves every leaf along its direction."""
     for name, value in (("rank", rank), ("heal", heal)):
         _known(name, value)
-        _validate.count(name, value)
-    _validate.choice("update", update, UPDATES)
+        validate.count(name, value)
+    validate.choice("update", update, UPDATES)
 
     def init(params: Any) -> UnitaryState:
         leaves, tree = _leaves(params)
@@ -257,8 +251,8 @@ def _optimiser(
             try:
                 thin = isinstance(G, LowRankFactors | BodyFactors)
                 G = jax.tree.map(jnp.asarray if thin else jnp.conj, G)
-                along, carried, size = direction(U, G, carried, eta, draws)
-                moved = unitary_step(U, along, size, rank=rank, update=update, heal=heal, rng=draws)
+                along, carried = direction(U, G, carried, draws)
+                moved = unitary_step(U, along, eta, rank=rank, update=update, heal=heal, rng=draws)
             except (TypeError, ValueError) as error:
                 error.add_note(f"This happened at {name}.")
                 raise

@@ -151,14 +151,14 @@ def _newton_schulz(p: Extended) -> Extended:
     return p @ (3 * _eye(p) - adjoint(p) @ p) / 2
 
 
-def transport(unitary: ArrayLike, left: ArrayLike, right: ArrayLike, curve: str = "geodesic") -> Extended:
+def transport(unitary: ArrayLike, left: ArrayLike, right: ArrayLike, update: str = "geodesic") -> Extended:
     """U exp(Ω), or U times the Cayley transform of Ω, for Ω = skew(Uᴴ left rightᴴ).
 
     Parameters
     ----------
     unitary : array_like, shape (…, n, n)
     left, right : array_like, shape (…, n, k)
-    curve : {"geodesic", "cayley"}
+    update : {"geodesic", "cayley"}
 
     Returns
     -------
@@ -166,7 +166,7 @@ def transport(unitary: ArrayLike, left: ArrayLike, right: ArrayLike, curve: str 
     """
     u, a, b = extended(unitary), extended(left), extended(right)
     omega = skew((adjoint(u) @ a) @ adjoint(b))
-    return u @ {"geodesic": exponential, "cayley": cayley}[curve](omega)
+    return u @ {"geodesic": exponential, "cayley": cayley}[update](omega)
 
 
 def polar(unitary: ArrayLike, left: ArrayLike, right: ArrayLike) -> Extended:

@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from . import _validate
-from ._array import RNG, Array, Namespace, astype, core_dtype, key_of, on_device_of_arrays, thin_dtype
-from ._operator import Samples
-from ._primitives import beside, is_column_major, pull_back, rotate_rows, scaled_columns, whole_step
-from .core import CORES
-from .factors import BodyFactors, LowRankFactors, LowRankRotation
-from .polar import polar_rotation
-from .rotation import compose
-from .sketch import METHODS, svd_sketch
-from .tangent import Tangent, compress_tangent, samples_for, sketch_tangent
-from .transport import CURVES, transport_rotation
-from .unitary import healing_rotation, orthonormal_probes
+from ._array import Array, Namespace, astype, core_dtype, thin_dtype, validate
+from ._kernels import UPDATES
+from ._linalg import RNG, beside, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
+from .rotation.core import CORES
+from .rotation.polar import polar_rotation
+from .rotation.transport import TRANSPORTS, transport_rotation
+from .sketch.svd import METHODS, svd_sketch
+from .sketch.test_matrix import Samples
+from .tangent.sketch import Tangent, compress_tangent, samples_for, sketch_tangent
+from .types import BodyFactors, LowRankFactors, LowRankRotation, composed
+from .unitary.heal import healing_rotation, orthonormal_probes
 
-UPDATES = ("transport", "polar")
 SKETCHES = ("tangent", *METHODS)
 
 
@@ -29,7 +27,7 @@ def unitary_transport(
     right: Array,
     /,
     *,
-    curve: str = "geodesic",
+    update: str = "geodesic",
     core: str = "auto",
     heal: int = 0,
     rng: RNG = None,
@@ -44,14 +42,14 @@ def unitary_transport(
     left, right : array, shape (…, n, k)
         The step left @ rightᴴ in the ambient frame, sign and step size included: to descend along a
         gradient a bᴴ by a step of size η, left = −ηa and right = b.
-    curve : {"geodesic", "cayley"}
+    update : {"geodesic", "cayley"}
         See :func:`transport_rotation`.
     core : {"auto", "gram", "orthonormal"}
         See :func:`transport_rotation`.
     heal : int
         Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
         read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator, JAX key or None
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
         Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
@@ -87,8 +85,8 @@ def unitary_transport(
     >>> bool(lu.is_unitary(V))
     True
     """
-    _validate.choice("curve", curve, CURVES)
-    return _step_of_factors(unitary, left, right, curve, core, heal, rng, overwrite_unitary)
+    validate.choice("update", update, TRANSPORTS)
+    return _step_of_factors(unitary, left, right, update, core, heal, rng, overwrite_unitary)
 
 
 def polar_projection(
@@ -115,7 +113,7 @@ def polar_projection(
     heal : int
         Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
         read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator, JAX key or None
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
         Source of the probes.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
@@ -155,15 +153,14 @@ def polar_projection(
     return _step_of_factors(unitary, left, right, "polar", core, heal, rng, overwrite_unitary)
 
 
-@on_device_of_arrays
 def unitary_step(
     unitary: Array,
     gradient: Array | LowRankFactors | BodyFactors,
     step_size: Any,
     /,
-    *,
     rank: int,
-    update: str = "transport",
+    *,
+    update: str = "geodesic",
     sketch: str = "tangent",
     heal: int = 1,
     rng: RNG = None,
@@ -183,8 +180,8 @@ def unitary_step(
         η; positive descends.
     rank : int
         k, from 1 to n.
-    update : {"transport", "polar"}
-        How U moves: along the geodesic, or straight and projected back.
+    update : {"geodesic", "cayley", "polar"}
+        How U moves: along the geodesic or its Cayley curve, or straight and projected back.
     sketch : {"tangent", "randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"tangent"`` compresses the part of the gradient that moves U (:func:`tangent_sketch`); the others
         compress the gradient itself (:func:`svd_sketch`), as the projUNN paper does.
@@ -192,7 +189,7 @@ def unitary_step(
         Number p of random probes: the step also contracts the unitarity defect of U by about 1 − p/n
         (:func:`heal_unitary`), at no further read of U. The default of 1 keeps rounding from adding up over
         any number of steps; 0 leaves the defect as it is, for a matrix that is repaired in another way.
-    rng : int, numpy.random.Generator, JAX key or None
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
         Source of the random test matrices.
     overwrite_unitary : bool
         Write the result into `unitary` where its kind allows it (not JAX).
@@ -227,16 +224,16 @@ def unitary_step(
     >>> bool(np.linalg.norm(U @ X - Y) < 0.05 * before)
     True
     """
-    _validate.choice("update", update, UPDATES)
-    _validate.choice("sketch", sketch, SKETCHES)
-    _validate.count("heal", heal)
+    validate.choice("update", update, UPDATES)
+    validate.choice("sketch", sketch, SKETCHES)
+    validate.count("heal", heal)
     tangent = Tangent.of(unitary, gradient)
     xp, n = tangent.xp, tangent.gradient.columns
-    k = _validate.rank(rank, n)
-    eta = _validate.real_scalar(xp, "step_size", step_size, unitary)
+    k = validate.rank(rank, n)
+    eta = validate.real_scalar(xp, "step_size", step_size, unitary)
     if overwrite_unitary:
         moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
-        _validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
+        validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
     draws = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
@@ -261,7 +258,7 @@ def unitary_step(
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
-    rotation = transport_rotation(body) if update == "transport" else polar_rotation(body)
+    rotation = _rotation(body, update, "auto")
     return _moved(unitary, rotation, healing, overwrite_unitary)
 
 
@@ -271,27 +268,26 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
 
 
 def _step_of_factors(
-    unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
+    unitary: Array, left: Array, right: Array, update: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
     """Move U by left rightᴴ along a curve or by projection, after all checks."""
-    _validate.choice("core", core, CORES)
-    _validate.count("heal", heal)
+    validate.choice("core", core, CORES)
+    validate.count("heal", heal)
     # Small matrices feel every microsecond of the checks, and the common case passes them at a glance.
-    if (k := _validate.plain_rank(unitary, left, right)) is not None:
-        return _step(_validate.NUMPY, k, (), unitary, left, right, kind, core, heal, rng, overwrite)
-    return _checked_step(unitary, left, right, kind, core, heal, rng, overwrite)
+    if (k := validate.plain_rank(unitary, left, right)) is not None:
+        return _step(validate.NUMPY, k, (), unitary, left, right, update, core, heal, rng, overwrite)
+    return _checked_step(unitary, left, right, update, core, heal, rng, overwrite)
 
 
-@on_device_of_arrays
 def _checked_step(
-    unitary: Array, left: Array, right: Array, kind: str, core: str, heal: int, rng: RNG, overwrite: bool
+    unitary: Array, left: Array, right: Array, update: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
-    xp = _validate.namespace_of(unitary=unitary, left=left, right=right)
-    n = _validate.square("unitary", unitary)
-    k = _validate.factor_pair("left", left, "right", right, n)
-    batch = _validate.batches(unitary=unitary, left=left, right=right)
-    _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
-    return _step(xp, k, batch, unitary, left, right, kind, core, heal, rng, overwrite)
+    xp = validate.namespace_of(unitary=unitary, left=left, right=right)
+    n = validate.square("unitary", unitary)
+    k = validate.factor_pair("left", left, "right", right, n)
+    batch = validate.batches(unitary=unitary, left=left, right=right)
+    validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    return _step(xp, k, batch, unitary, left, right, update, core, heal, rng, overwrite)
 
 
 def _step(
@@ -301,7 +297,7 @@ def _step(
     unitary: Array,
     left: Array,
     right: Array,
-    kind: str,
+    update: str,
     core: str,
     heal: int,
     rng: RNG,
@@ -309,24 +305,27 @@ def _step(
 ) -> Array:
     """At one go by the kernels, or part by part."""
     if overwrite:
-        _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
+        validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     if is_column_major(xp, unitary, 2 * k):
         # The same step of the transposed matrix: for unitary U, U exp(skew(Uᴴ a bᴴ)) = exp(skew(a (Ub)ᴴ)) U.
         left, right = xp.conj(right), xp.conj(left)
-        moved = _step_of_factors(unitary.mT, left, right, kind, core, heal, rng, overwrite)
+        moved = _step_of_factors(unitary.mT, left, right, update, core, heal, rng, overwrite)
         return unitary if overwrite else moved.mT
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
     if core == "auto":
-        moved = whole_step(xp, unitary, left, right, Z, kind, overwrite=overwrite)
+        moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:
             return moved
     body, healing = _pulled_back(xp, unitary, left, right, Z)
-    rotation = (
-        polar_rotation(body, core=core)
-        if kind == "polar"
-        else transport_rotation(body, curve=kind, core=core)
-    )
+    rotation = _rotation(body, update, core)
     return _moved(unitary, rotation, healing, overwrite)
+
+
+def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
+    """The rotation of body factors, by the stage that makes it."""
+    if update == "polar":
+        return polar_rotation(body, core=core)
+    return transport_rotation(body, update=update, core=core)
 
 
 def _pulled_back(
@@ -347,8 +346,8 @@ def _moved(
     unitary: Array, rotation: LowRankRotation, healing: LowRankRotation | None, overwrite: bool
 ) -> Array:
     """U times the healing and the rotation, in one read and one write of U."""
-    xp = _validate.namespace_of(unitary=unitary)
+    xp = validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
     rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
-    left, right = rotation if healing is None else compose(xp, healing, rotation)
+    left, right = rotation if healing is None else composed(xp, healing, rotation)
     return rotate_rows(xp, unitary, left, right, overwrite=overwrite)

@@ -8,18 +8,20 @@ from __future__ import annotations
 import numpy as np
 
 from . import reference
-from ._array import RNG, Array, array_namespace, to_numpy, tolerance
-from .factors import BodyFactors, LowRankFactors, LowRankRotation
-from .sampling import random_test_matrix
+from ._array import Array, array_namespace, to_numpy, tolerance, validate
+from ._kernels import UPDATES
+from ._linalg import RNG
+from .sketch.test_matrix import random_test_matrix
+from .types import BodyFactors, LowRankFactors, LowRankRotation
 
 
-def assert_unitary(unitary: Array, /, *, tol: float | None = None) -> None:
-    """Assert that ‖UᴴU − I‖_F ≤ tol for every matrix of a stack.
+def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
+    """Assert that ‖UᴴU − I‖_F ≤ atol for every matrix of a stack.
 
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-    tol : float, optional
+    atol : float, optional
         By default what rounding explains after a few steps: c(n, 1)·eps of the dtype.
 
     Raises
@@ -33,20 +35,20 @@ def assert_unitary(unitary: Array, /, *, tol: float | None = None) -> None:
     >>> from lowrank_unitary.testing import assert_unitary
     >>> assert_unitary(lu.random_unitary(5, rng=0))
     """
-    bound = _bound(unitary, 1) if tol is None else tol
+    bound = _bound(unitary, 1) if atol is None else atol
     defect = _largest(reference.unitarity_defect(to_numpy(unitary)))
     if not defect <= bound:
         raise AssertionError(f"‖UᴴU − I‖_F is {defect:.3g}, more than {bound:.3g}.")
 
 
-def assert_rotation(rotation: LowRankRotation, /, *, tol: float | None = None) -> None:
+def assert_rotation(rotation: LowRankRotation, /, *, atol: float | None = None) -> None:
     """Assert that I + left rightᴴ is unitary.
 
     Parameters
     ----------
     rotation : LowRankRotation
         left and right of shape (…, n, w).
-    tol : float, optional
+    atol : float, optional
         By default c(n, w)·eps of the dtype.
 
     Raises
@@ -63,7 +65,7 @@ def assert_rotation(rotation: LowRankRotation, /, *, tol: float | None = None) -
     >>> assert_rotation(lu.polar_rotation(body))
     """
     left, right = (to_numpy(part) for part in rotation)
-    bound = _bound(rotation.left, left.shape[-1]) if tol is None else tol
+    bound = _bound(rotation.left, left.shape[-1]) if atol is None else atol
     defect = _largest(reference.unitarity_defect(reference.rotation_matrix(left, right)))
     if not defect <= bound:
         raise AssertionError(
@@ -78,9 +80,8 @@ def assert_matches_dense(
     right: Array,
     /,
     *,
-    update: str = "transport",
-    curve: str = "geodesic",
-    tol: float | None = None,
+    update: str = "geodesic",
+    atol: float | None = None,
 ) -> None:
     """Assert that a step gave what its dense definition gives.
 
@@ -92,11 +93,9 @@ def assert_matches_dense(
         The matrix before the step.
     left, right : array, shape (…, n, k)
         The step left rightᴴ.
-    update : {"transport", "polar"}
-        Which update was made.
-    curve : {"geodesic", "cayley"}
-        For transport.
-    tol : float, optional
+    update : {"geodesic", "cayley", "polar"}
+        Which step was made.
+    atol : float, optional
         Bound on the Frobenius norm of the difference. By default c(n, k)·eps of the dtype, times the norm of
         the step where that is above 1.
 
@@ -107,7 +106,7 @@ def assert_matches_dense(
 
     Notes
     -----
-    Near a singular U + left rightᴴ the polar factor is sensitive: errors grow like 1/σ_min, and `tol` has to
+    Near a singular U + left rightᴴ the polar factor is sensitive: errors grow like 1/σ_min, and `atol` has to
     be given.
 
     Examples
@@ -119,17 +118,16 @@ def assert_matches_dense(
     >>> assert_matches_dense(lu.unitary_transport(U, a, b), U, a, b)
     """
     u, a, b = (to_numpy(x) for x in (unitary, left, right))
-    if update not in ("transport", "polar"):
-        raise ValueError(f"update must be 'transport' or 'polar', got {update!r}.")
-    expected = reference.polar(u, a, b) if update == "polar" else reference.transport(u, a, b, curve)
-    if tol is None:
+    validate.choice("update", update, UPDATES)
+    expected = reference.polar(u, a, b) if update == "polar" else reference.transport(u, a, b, update)
+    if atol is None:
         step = np.linalg.norm(a) * np.linalg.norm(b)
-        tol = max(1.0, float(step)) * _bound(unitary, a.shape[-1])
+        atol = max(1.0, float(step)) * _bound(unitary, a.shape[-1])
     difference = reference.extended(to_numpy(result)) - expected
     error = _largest(np.sqrt(np.sum(np.abs(difference) ** 2, axis=(-2, -1))))
-    if not error <= tol:
+    if not error <= atol:
         raise AssertionError(
-            f"the {update} step is off by {error:.3g} (Frobenius norm), more than {tol:.3g}."
+            f"the {update} step is off by {error:.3g} (Frobenius norm), more than {atol:.3g}."
         )
 
 
@@ -140,7 +138,7 @@ def assert_body_factors(
     /,
     *,
     probes: int = 2,
-    tol: float | None = None,
+    rtol: float | None = None,
     rng: RNG = 0,
 ) -> None:
     """Assert that body factors are those of given factors at U: left_b right_bᴴ = Uᴴ left rightᴴ.
@@ -157,9 +155,9 @@ def assert_body_factors(
         left and right (…, n, m'), m' need not be m.
     probes : int
         Number of random vectors; one sees every difference but by a chance that is never met.
-    tol : float, optional
+    rtol : float, optional
         Largest difference relative to the product, by default c(n, m)·eps of the dtype.
-    rng : int, numpy.random.Generator, JAX key or None
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
         Source of the vectors.
 
     Raises
@@ -188,7 +186,7 @@ def assert_body_factors(
     relative = _largest(error / np.where(size > 0, size, 1.0))
     # Where the products cancel, rounding is of the size of the factors and not of the product.
     scale = max(1.0, _largest(norms[0] * norms[1] / np.where(size > 0, size, 1.0)))
-    bound = scale * _bound(unitary, left.shape[-1]) if tol is None else tol
+    bound = scale * _bound(unitary, left.shape[-1]) if rtol is None else rtol
     if not relative <= bound:
         raise AssertionError(
             f"body_factors differ from Uᴴ left rightᴴ by {relative:.3g} of its norm, more than {bound:.3g}: "

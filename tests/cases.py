@@ -133,7 +133,7 @@ UPDATES = {
         lambda u, a, b: reference.transport(u, a, b),
     ),
     "cayley": (
-        lambda u, a, b, **options: lu.unitary_transport(u, a, b, curve="cayley", **options),
+        lambda u, a, b, **options: lu.unitary_transport(u, a, b, update="cayley", **options),
         lambda u, a, b: reference.transport(u, a, b, "cayley"),
     ),
     "polar": (
@@ -144,7 +144,7 @@ UPDATES = {
 
 ROTATIONS = {
     "geodesic": lu.transport_rotation,
-    "cayley": lambda body, **options: lu.transport_rotation(body, curve="cayley", **options),
+    "cayley": lambda body, **options: lu.transport_rotation(body, update="cayley", **options),
     "polar": lu.polar_rotation,
 }
 

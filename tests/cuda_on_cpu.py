@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowrank_unitary._kernels import _cuda, _cuda_arrays, _launches
+from lowrank_unitary._kernels import cuda as _cuda
+from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
+from lowrank_unitary._kernels.cuda import launches as _launches
+from lowrank_unitary._kernels.cuda import steps as _cuda_steps
 
 HERE = Path(__file__).parent
 
@@ -94,7 +97,7 @@ def installed(monkeypatch, machine, threads=64, processors=3, *, cupy=False):
             patch.setattr(_cuda_arrays, "entered", lambda x: contextlib.nullcontext())
             patch.setattr(_cuda_arrays, "index", lambda x: 0)
             patch.setattr(_cuda_arrays, "is_recorded", lambda x: False)
-        patch.setattr(_cuda, "_SMALL", 16)
+        patch.setattr(_cuda_steps, "_SMALL", 16)
         for name in ("_THREADS", "_BY_ENTRIES", "_BY_COLUMNS", "_BY_MATRICES"):
             patch.setattr(_launches, name, threads)
         yield machine

@@ -16,8 +16,8 @@ from types import ModuleType, SimpleNamespace
 import array_api_compat
 import numpy as np
 
-import lowrank_unitary._array._precision as precision
-import lowrank_unitary._kernels._cuda_arrays as kernels
+import lowrank_unitary._array.precision as precision
+import lowrank_unitary._kernels.cuda.arrays as kernels
 
 
 @dataclass

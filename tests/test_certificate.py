@@ -14,8 +14,8 @@ from lowrank_unitary._array import to_numpy
 from lowrank_unitary.testing import assert_rotation
 
 OPTIONS = {
-    "geodesic": {"update": "transport"},
-    "cayley": {"update": "transport", "curve": "cayley"},
+    "geodesic": {"update": "geodesic"},
+    "cayley": {"update": "cayley"},
     "polar": {"update": "polar"},
 }
 update = pytest.mark.parametrize("update", ROTATIONS)
@@ -296,7 +296,7 @@ def test_the_defect_before_may_be_any_number_or_an_array_of_the_same_kind(defect
 def test_arguments_that_do_not_fit_are_named():
     body = make_step(0, 5, 1, "float64").body
     rotation = lu.polar_rotation(body)
-    with pytest.raises(ValueError, match="update must be one of 'transport', 'polar'"):
+    with pytest.raises(ValueError, match="update must be one of 'geodesic', 'cayley', 'polar'"):
         lu.rotation_certificate(body, rotation, update="up")
     with pytest.raises(TypeError, match="body_factors must be BodyFactors"):
         lu.rotation_certificate(rotation, rotation)

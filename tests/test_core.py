@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lowrank_unitary as lu
-from lowrank_unitary import core, polar, reference, transport
+from lowrank_unitary import reference
 from lowrank_unitary._array import tolerance
+from lowrank_unitary.rotation import core, polar, transport
 
 
 @given(

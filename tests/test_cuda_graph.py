@@ -11,7 +11,7 @@ from cases import normal
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import tolerance
-from lowrank_unitary._kernels import _cuda_arrays
+from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
 from lowrank_unitary.cuda_graph import StepGraph
 
 # What cupy refuses to record: products by cuBLAS, decompositions by cuSOLVER.
@@ -107,7 +107,7 @@ def machine(request):
         for n, k, heal in FACTORS:
             lu.polar_projection(*on_device(np.eye(n), *np.zeros((2, n, k))), heal=heal, rng=1)
 
-    with cupy_on_cpu.installed():
+    with cupy_on_cpu.installed(), cupy_on_cpu.Device(1):
         return cuda_on_cpu.machine_for(request, calls, cupy=True)
 
 
@@ -124,7 +124,8 @@ def cupy(machine, monkeypatch):
             made.cuda.get_current_stream = Stream
             made.cuda.MemoryPool = lambda: SimpleNamespace(malloc=None)
             made.cuda.using_allocator = lambda allocator: contextlib.nullcontext()
-            yield made
+            with cupy_on_cpu.Device(1):
+                yield made
     monkeypatch.undo()
 
 

@@ -17,9 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lowrank_unitary as lu
-from lowrank_unitary import _kernels, _primitives, reference
+from lowrank_unitary import reference
 from lowrank_unitary._array import tolerance
-from lowrank_unitary._kernels import _cuda, _cuda_arrays, _launches
+from lowrank_unitary._kernels import cpu
+from lowrank_unitary._kernels import cuda as _cuda
+from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
+from lowrank_unitary._kernels.cuda import launches as _launches
+from lowrank_unitary._linalg import traversals as linalg
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 UPDATES = {
@@ -266,7 +270,7 @@ def test_random_numbers_are_those_of_the_cpu(dtype, on_cpu):
     ):
         double = np.complex128 if np.dtype(dtype).kind == "c" else np.float64
         expected = np.empty(shape, double)
-        _kernels.normal_numbers(key, purpose, first, expected if len(shape) == 3 else expected[None])
+        cpu.normal_numbers(key, purpose, first, expected if len(shape) == 3 else expected[None])
         got = np.empty(shape, dtype)
         _cuda.normal_numbers(key, purpose, first, got)
         assert np.abs(got - expected).max(initial=0) <= 10 * np.finfo(dtype).eps
@@ -291,8 +295,8 @@ def test_thin_products_are_those_of_their_definition(dtype, on_cpu):
 
 @pytest.mark.parametrize("heal", [0, 1])
 def test_factors_that_lie_in_a_tensor_are_read_before_it_is_overwritten(heal, on_cpu, monkeypatch):
-    monkeypatch.setattr(_primitives, "_for_cuda", lambda xp, *arrays: list(arrays))
-    monkeypatch.setattr(_primitives, "_for_kernels", lambda *_: None)
+    monkeypatch.setattr(linalg, "_for_cuda", lambda xp, *arrays: list(arrays))
+    monkeypatch.setattr(linalg, "_for_kernels", lambda *_: None)
     for n in (8, 33):
         stack = torch.from_numpy(lu.random_unitary(n, dtype="float32", batch=(3,), rng=0))
         # Columns in the rows of the first matrix, which one block moves while the others read.

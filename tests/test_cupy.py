@@ -1,6 +1,6 @@
 """cupy, by a stand-in without a GPU: every routine stays on the device of its arrays and never waits for it.
 
-Device 0 is current throughout and all arrays lie on device 1: cupy itself would compute on the former.
+All arrays lie on device 1, which is entered; while device 0 is current they are refused.
 """
 
 import functools
@@ -15,8 +15,9 @@ import pytest
 from cases import ONE_OF_EACH, ct, normal
 
 import lowrank_unitary as lu
-from lowrank_unitary._array import eigh, inv, tolerance
-from lowrank_unitary._kernels import _cuda
+from lowrank_unitary._array import tolerance
+from lowrank_unitary._kernels import cuda as _cuda
+from lowrank_unitary._linalg import eigh, inv
 
 N, K = 7, 2
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128")
@@ -36,6 +37,13 @@ CASES = {
     "DelayedUnitary.flush": lambda d: (d.delayed.flush().base, d.delayed.flush(heal=2, rng=1).base),
     "DelayedUnitary.matmul": lambda d: d.delayed.matmul(d.a),
     "DelayedUnitary.rotate": lambda d: d.delayed.rotate(d.rotation).flush().base,
+    "BodyFactors.dense": lambda d: d.body.dense(),
+    "BodyFactors.scaled": lambda d: (d.body.scaled(-0.5), d.body.scaled(d.eta)),
+    "LowRankFactors.dense": lambda d: lu.LowRankFactors(d.a, d.b).dense(),
+    "LowRankFactors.scaled": lambda d: lu.LowRankFactors(d.a, d.b).scaled(-0.5),
+    "LowRankRotation.compose": lambda d: d.rotation.compose(d.rotation),
+    "LowRankRotation.dense": lambda d: d.rotation.dense(),
+    "LowRankRotation.inverse": lambda d: d.rotation.inverse().dense(),
     "LowRankFactors.to_body": lambda d: lu.LowRankFactors(d.a, d.b).to_body(d.U),
     "MomentumState.start": lambda d: lu.MomentumState.start(d.U, K, scaling="rows"),
     "SVDSketch.factors": lambda d: d.svd.factors(),
@@ -79,7 +87,7 @@ CASES = {
     "svd_sketch": lambda d: (
         [lu.svd_sketch(d.G, K, method=method, rng=1) for method in METHODS]
         + [
-            lu.svd_sketch(d.G, method=method, tol=0.3, masked=True, max_rank=3, rng=1)
+            lu.svd_sketch(d.G, method=method, rtol=0.3, masked=True, max_rank=3, rng=1)
             for method in ("exact", "randomized")
         ]
     ),
@@ -87,34 +95,36 @@ CASES = {
     "tangent_sketch": lambda d: [
         Tangent(*lu.tangent_sketch(d.U, gradient, *rank, rng=1, **options))
         for gradient in (d.G, lu.LowRankFactors(d.G, d.U))
-        for rank, options in (((K,), {}), ((), {"tol": 0.3, "masked": True, "max_rank": 3}))
+        for rank, options in (((K,), {}), ((), {"rtol": 0.3, "masked": True, "max_rank": 3}))
     ],
     "transport_rotation": lambda d: [
-        lu.transport_rotation(d.body, core=core, curve=curve) for core in CORES for curve in CURVES
+        lu.transport_rotation(d.body, core=core, update=update) for core in CORES for update in TRANSPORTS
     ],
     "transport_rotation_vjp": lambda d: [
-        lu.transport_rotation_vjp(d.body, lu.BodyFactors(d.b, d.a), curve=curve) for curve in CURVES
+        lu.transport_rotation_vjp(d.body, lu.BodyFactors(d.b, d.a), update=update) for update in TRANSPORTS
     ],
     "unitarity_defect": lambda d: (lu.unitarity_defect(d.U), lu.unitarity_defect(d.U, probes=2, rng=1)),
     "unitary_step": lambda d: [
         lu.unitary_step(d.U, gradient, eta, rank=K, update=update, sketch=sketch, heal=1, rng=1)
         for gradient in (d.G, lu.LowRankFactors(d.G, d.U), d.body)
         for eta in (0.1, d.eta)
-        for update in ("transport", "polar")
+        for update in ("geodesic", "polar")
         for sketch in ("tangent", "randomized")
     ],
     "unitary_transport": lambda d: [
-        lu.unitary_transport(d.U, d.a, d.b, curve=curve, **options) for curve in CURVES for options in STEPS
+        lu.unitary_transport(d.U, d.a, d.b, update=update, **options)
+        for update in TRANSPORTS
+        for options in STEPS
     ],
     "unitary_transport_vjp": lambda d: [
-        lu.unitary_transport_vjp(d.U, d.a, d.b, d.G, curve=curve) for curve in CURVES
+        lu.unitary_transport_vjp(d.U, d.a, d.b, d.G, update=update) for update in TRANSPORTS
     ],
     "warm_tangent_sketch": lambda d: [
         (Tangent(*sketch), projector(after.basis), Tangent(*after.missed))
         for sketch, after in [lu.warm_tangent_sketch(d.U, d.G, d.warm, K, rng=1)]
     ],
 }
-CORES, CURVES = ("auto", "gram", "orthonormal"), ("geodesic", "cayley")
+CORES, TRANSPORTS = ("auto", "gram", "orthonormal"), ("geodesic", "cayley")
 METHODS = ("randomized", "krylov", "single_pass", "exact", "lsi", "columns")
 STEPS = ({}, {"core": "orthonormal"}, {"heal": 2, "rng": 1})
 
@@ -194,7 +204,8 @@ def installed():
 @pytest.fixture
 def cupy(installed):
     installed.ledger = cupy_on_cpu.Ledger()
-    yield installed
+    with cupy_on_cpu.Device(1):
+        yield installed
     assert cupy_on_cpu.Device() == cupy_on_cpu.Device(0)
 
 
@@ -264,10 +275,18 @@ class Used(SimpleNamespace):
 
 REFUSALS = {
     "numpy": (TypeError, "must come from one array library"),
-    "another device": (ValueError, "must be on one device"),
+    "another device": (ValueError, "must be on (one|the current) device"),
 }
 # Fields that are arrays, or tuples of them.
 FIELDS = ("U", "a", "b", "G", "body", "states", "rotation", "delayed", "svd", "warm", "wide", "eta", "defect")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_arrays_on_a_device_that_is_not_current_are_refused_by_name(cupy, name):
+    there = given_on_device(1, cupy, problem("float32", ()))
+    with cupy_on_cpu.Device(0), pytest.raises(ValueError, match=r"must be on the current device of cupy"):
+        CASES[name](there)
+    assert cupy.ledger == cupy_on_cpu.Ledger()
 
 
 @pytest.mark.parametrize("other", ["numpy", "another device"])
@@ -360,12 +379,13 @@ def test_functions_in_place_of_a_matrix_run_on_the_device_of_their_blocks(cupy):
 @pytest.mark.parametrize("made", ["cupy", "array_api_compat.cupy"])
 def test_arrays_are_made_on_the_device_that_is_asked_for_or_current(cupy, made):
     xp = cupy if made == "cupy" else array_api_compat.array_namespace(cupy.empty(0))
-    device = cupy_on_cpu.Device(1)
     for make in (lu.random_unitary, lu.henaff_unitary, lu.cayley_unitary):
-        assert make(N, xp=xp, device=device).device == device
-        assert make(N, xp=xp).device == cupy_on_cpu.Device(0)
-        with device:
-            assert make(N, xp=xp).device == device
+        for number in (0, 1):
+            with cupy_on_cpu.Device(number) as device:
+                assert make(N, xp=xp).device == device
+                assert make(N, xp=xp, device=device).device == device
+        with pytest.raises(ValueError, match="device must be on the current device"):
+            make(N, xp=xp, device=cupy_on_cpu.Device(0))
         with pytest.raises(TypeError, match=r"device must be a cupy\.cuda\.Device"):
             make(N, xp=xp, device=1)
 
@@ -377,7 +397,7 @@ def test_eigenvectors_of_zero_and_of_stacks_in_single_precision_are_orthonormal(
     x = x + ct(x)
     x[..., :1, :] *= 1.0 if batch else 0.0
     x = 0 * x if not batch else x * np.array([0, 1, 1], dtype)[:, None, None]
-    w, v = eigh(array_api_compat.array_namespace(cupy.empty(0)), on_device(0, x))
+    w, v = eigh(array_api_compat.array_namespace(cupy.empty(0)), on_device(1, x))
     w, v = host(w), host(v)
     assert v.dtype == dtype
     bound = tolerance(np, x.dtype, 5, 5, scale=float(np.max(np.abs(x))))
@@ -389,7 +409,7 @@ def test_eigenvectors_of_zero_and_of_stacks_in_single_precision_are_orthonormal(
 def test_the_inverse_of_a_singular_matrix_is_not_finite(cupy, batch):
     x = np.broadcast_to(np.array([[1.0, 2.0], [2.0, 4.0]]), (*batch, 2, 2)).copy()
     x[1:] += np.eye(2) if batch else 0.0
-    inverse = host(inv(array_api_compat.array_namespace(cupy.empty(0)), on_device(0, x)))
+    inverse = host(inv(array_api_compat.array_namespace(cupy.empty(0)), on_device(1, x)))
     first = inverse[0] if batch else inverse
     assert not np.isfinite(first).any()
     if batch:
@@ -400,11 +420,11 @@ def test_a_rank_that_depends_on_values_is_refused(cupy):
     there = given_on_device(1, cupy, problem("float64", ()))
     factors = lu.LowRankFactors(there.G, there.U)
     for call in (
-        lambda: lu.svd_sketch(there.G, tol=0.1),
-        lambda: lu.svd_sketch(there.G, tol=0.1, method="exact"),
-        lambda: lu.compress_factors(factors, tol=0.1),
-        lambda: lu.compress_tangent(lu.BodyFactors(there.a, there.b), tol=0.1),
-        lambda: lu.tangent_sketch(there.U, there.G, tol=0.1),
+        lambda: lu.svd_sketch(there.G, rtol=0.1),
+        lambda: lu.svd_sketch(there.G, rtol=0.1, method="exact"),
+        lambda: lu.compress_factors(factors, rtol=0.1),
+        lambda: lu.compress_tangent(lu.BodyFactors(there.a, there.b), rtol=0.1),
+        lambda: lu.tangent_sketch(there.U, there.G, rtol=0.1),
     ):
         with pytest.raises(ValueError, match="masked must be True"):
             call()
@@ -412,7 +432,12 @@ def test_a_rank_that_depends_on_values_is_refused(cupy):
 
 
 def test_the_stand_in_tells_of_what_cupy_would_wait_for_move_or_refuse(cupy):
-    x = cupy.asarray(np.eye(3))
+    with cupy_on_cpu.Device(0):
+        x = cupy.asarray(np.eye(3))
+        check_what_is_told(cupy, x)
+
+
+def check_what_is_told(cupy, x):
     for read in (bool, int, float, complex):
         read(x[0, 0])
     x.tolist(), x[0, 0].item(), x.get(), x[x > 0]

@@ -5,7 +5,7 @@ import cupy_on_cpu
 import pytest
 from test_cupy import CASES, check, given_on_device, problem
 
-from lowrank_unitary._kernels import _cuda
+from lowrank_unitary._kernels import cuda as _cuda
 
 PROBLEMS = [("float32", (2,)), ("complex128", ())]
 
@@ -15,6 +15,10 @@ def machine(request):
     with cupy_on_cpu.installed() as cupy:
 
         def calls():
+            with cupy_on_cpu.Device(1):
+                run_all()
+
+        def run_all():
             for dtype, batch in PROBLEMS:
                 for case in CASES.values():
                     case(given_on_device(1, cupy, problem(dtype, batch)))
@@ -25,7 +29,8 @@ def machine(request):
 @pytest.fixture
 def cupy(machine, monkeypatch):
     with cupy_on_cpu.installed() as made, cuda_on_cpu.installed(monkeypatch, machine, cupy=True):
-        yield made
+        with cupy_on_cpu.Device(1):
+            yield made
         assert cupy_on_cpu.Device() == cupy_on_cpu.Device(0)
 
 

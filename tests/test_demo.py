@@ -11,7 +11,8 @@ import pytest
 
 import lowrank_unitary as lu
 from lowrank_unitary import cli
-from lowrank_unitary.studies import digits, digits_report, recurrent
+from lowrank_unitary.demo import digits, recurrent
+from lowrank_unitary.demo import report as digits_report
 
 TINY = digits.Settings(hidden=8, steps=6, batch_size=16, evaluations=2)
 

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 
 VJPS = {
     "geodesic": lu.unitary_transport_vjp,
-    "cayley": functools.partial(lu.unitary_transport_vjp, curve="cayley"),
+    "cayley": functools.partial(lu.unitary_transport_vjp, update="cayley"),
     "polar": lu.polar_projection_vjp,
 }
 ROTATION_VJPS = {
     "geodesic": lu.transport_rotation_vjp,
-    "cayley": functools.partial(lu.transport_rotation_vjp, curve="cayley"),
+    "cayley": functools.partial(lu.transport_rotation_vjp, update="cayley"),
     "polar": lu.polar_rotation_vjp,
 }
 POINTS = (*KINDS, "tiny", "equal angles")
@@ -380,8 +380,8 @@ def test_factors_that_are_only_pulled_back_are_differentiable():
         (lambda x: lu.unitary_transport_vjp(np.eye(4), x, x, x), "cotangent must have shape"),
         (lambda x: lu.rotate_vjp(x.T, lu.LowRankRotation(x, x), x), "cotangent must have shape"),
         (
-            lambda x: lu.unitary_transport_vjp(np.eye(4), x, x, np.eye(4), curve="line"),
-            "curve must be one of",
+            lambda x: lu.unitary_transport_vjp(np.eye(4), x, x, np.eye(4), update="line"),
+            "update must be one of",
         ),
         (lambda x: lu.polar_projection_vjp(np.eye(4), x, x, 1j * np.eye(4)), "cotangent must have a dtype"),
     ],

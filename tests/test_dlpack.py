@@ -56,7 +56,7 @@ TEST_MATRIX = normal(np.random.default_rng(0), (8, 4), "complex64")
 ROUTINES = {
     "unitary_step": (lu.unitary_step, (STEP.unitary, GRADIENT, 0.1), {"rank": 2, "rng": 1}),
     "unitary_transport": (lu.unitary_transport, STEP.arrays, {"heal": 1, "rng": 1}),
-    "transport_rotation": (lu.transport_rotation, (STEP.body,), {"curve": "cayley"}),
+    "transport_rotation": (lu.transport_rotation, (STEP.body,), {"update": "cayley"}),
     "tangent_sketch": (lu.tangent_sketch, (STEP.unitary, lu.LowRankFactors(*STEP.arrays[1:]), 2), {}),
     "svd_sketch": (lu.svd_sketch, (STEP.unitary, 3), {"rng": 1}),
     "momentum_step": (lu.momentum_step, (STEP.body, lu.MomentumState.start(STEP.unitary, 2)), {}),

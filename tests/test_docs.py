@@ -62,7 +62,7 @@ def test_readme_example_reaches_an_orthogonal_matrix_near_the_target():
     exec(next(blocks(ROOT / "README.md", "python")).values[2], names)
     U, X, Y, np = (names[name] for name in ("U", "X", "Y", "np"))
     assert np.linalg.norm(U @ X - Y) < 1e-3 * np.linalg.norm(X - Y)
-    assert bool(lu.is_unitary(U, tol=1e-12))
+    assert bool(lu.is_unitary(U, atol=1e-12))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import parametrize
 
 import lowrank_unitary as lu
-from lowrank_unitary.studies import digits, recurrent
+from lowrank_unitary.demo import digits, recurrent
 from lowrank_unitary.testing import assert_unitary
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"

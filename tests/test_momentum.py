@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy, tolerance
-from lowrank_unitary.momentum import SCALINGS, row_rms
+from lowrank_unitary.tangent.momentum import SCALINGS, row_rms
 
 SCALING = pytest.mark.parametrize("scaling", SCALINGS)
 

@@ -36,7 +36,7 @@ def test_repeated_eigenvalues_of_the_core_leave_the_rotation_unitary(update, dty
     for size in (1e-3, 0.5, 4.0):
         body = lu.BodyFactors(size * basis[:, :k], basis[:, k : 2 * k])
         r = lu.polar_rotation(body) if update == "polar" else lu.transport_rotation(body)
-        assert_rotation(r, tol=3e-15 * n)
+        assert_rotation(r, atol=3e-15 * n)
 
 
 @pytest.mark.parametrize("norm", [1e-6, 1e-7, 1e-12])

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lowrank_unitary as lu
-from lowrank_unitary._array import _random, array_namespace, to_numpy
-from lowrank_unitary._array._random import KINDS, Key
-from lowrank_unitary._operator import Samples, operator_of
+from lowrank_unitary._array import array_namespace, to_numpy
+from lowrank_unitary._linalg import KINDS, Key
+from lowrank_unitary._linalg import random as _random
+from lowrank_unitary.sketch.operator import operator_of
+from lowrank_unitary.sketch.test_matrix import Samples
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -241,9 +243,9 @@ def test_a_generator_advances_once_for_every_call():
     lu.heal_unitary(matrix, 1, rng=other)
     assert rng.bit_generator.state == other.bit_generator.state
     # Methods that need several blocks, too.
-    for options in ({"method": "single_pass"}, {"method": "lsi"}, {"method": "columns"}, {"tol": 1e-9}):
+    for options in ({"method": "single_pass"}, {"method": "lsi"}, {"method": "columns"}, {"rtol": 1e-9}):
         rng, other = np.random.default_rng(1), np.random.default_rng(1)
-        lu.svd_sketch(matrix, None if "tol" in options else 2, rng=rng, **options)
+        lu.svd_sketch(matrix, None if "rtol" in options else 2, rng=rng, **options)
         lu.heal_unitary(matrix, 1, rng=other)
         assert rng.bit_generator.state == other.bit_generator.state
     rng = np.random.default_rng(1)

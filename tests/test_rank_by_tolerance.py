@@ -46,7 +46,7 @@ def test_the_tolerance_is_met_with_few_columns_to_spare(spectrum, dtype):
         m, n = rng.integers(20, 60, 2)
         tol = 10.0 ** rng.uniform(-3, -0.3)
         matrix, s = matrix_of(spectrum, m, n, dtype, rng)
-        sketch = lu.svd_sketch(matrix, tol=tol, rng=seed)
+        sketch = lu.svd_sketch(matrix, rtol=tol, rng=seed)
         error = np.linalg.norm(matrix - (sketch.U * sketch.S) @ sketch.Vh) / np.linalg.norm(matrix)
         missed += error > tol * (1 + 1e-5)
         spare.append(len(sketch.S) - needed(s, tol))
@@ -60,8 +60,8 @@ def test_the_tolerance_is_met_with_few_columns_to_spare(spectrum, dtype):
 def test_the_exact_sketch_takes_the_smallest_rank_there_is(spectrum, dtype):
     matrix, s = matrix_of(spectrum, 20, 30, dtype, np.random.default_rng(1))
     for tol in (0.5, 0.11, 0.013):
-        assert len(lu.svd_sketch(matrix, tol=tol, method="exact").S) == needed(s, tol)
-        masked = lu.svd_sketch(matrix, tol=tol, method="exact", masked=True, max_rank=17)
+        assert len(lu.svd_sketch(matrix, rtol=tol, method="exact").S) == needed(s, tol)
+        masked = lu.svd_sketch(matrix, rtol=tol, method="exact", masked=True, max_rank=17)
         assert np.count_nonzero(masked.S) == min(17, needed(s, tol))
 
 
@@ -75,10 +75,10 @@ def test_a_tangent_is_held_to_its_tolerance_too(call, dtype):
         C, H = normal(rng, (2, n, 8), dtype) / np.arange(1, 9)
         A, tol = skew(lu.BodyFactors(C, H)), 10.0 ** rng.uniform(-2, -0.3)
         if call == "tangent_sketch":
-            body = lu.tangent_sketch(U, U @ (C @ ct(H)), tol=tol, rng=seed)
+            body = lu.tangent_sketch(U, U @ (C @ ct(H)), rtol=tol, rng=seed)
         else:
             method = "exact" if call == "exact" else "randomized"
-            body = lu.compress_tangent(lu.BodyFactors(C, H), tol=tol, method=method, rng=seed)
+            body = lu.compress_tangent(lu.BodyFactors(C, H), rtol=tol, method=method, rng=seed)
         missed += np.linalg.norm(A - skew(body)) > tol * np.linalg.norm(A) * (1 + 1e-10)
         w = np.linalg.eigvalsh(1j * A)
         sizes = np.hypot(np.maximum(w[::-1], 0), np.maximum(-w, 0))[: n // 2]
@@ -90,15 +90,15 @@ def test_a_tangent_is_held_to_its_tolerance_too(call, dtype):
 
 def test_max_rank_is_never_exceeded(dtype):
     matrix, _ = matrix_of("slow", 40, 40, dtype, np.random.default_rng(3))
-    assert lu.svd_sketch(matrix, tol=1e-3, max_rank=7, rng=0).S.shape == (7,)
-    body = lu.tangent_sketch(lu.random_unitary(40, dtype=dtype, rng=0), matrix, tol=1e-3, max_rank=7, rng=0)
+    assert lu.svd_sketch(matrix, rtol=1e-3, max_rank=7, rng=0).S.shape == (7,)
+    body = lu.tangent_sketch(lu.random_unitary(40, dtype=dtype, rng=0), matrix, rtol=1e-3, max_rank=7, rng=0)
     assert body.left.shape == (40, 7)
 
 
 def test_a_batch_takes_the_rank_of_the_matrix_that_needs_most(dtype):
     rng = np.random.default_rng(4)
     parts = [matrix_of(spectrum, 30, 24, dtype, rng)[0] for spectrum in ("rank one", "step", "fast")]
-    sketch = lu.svd_sketch(np.stack(parts), tol=0.05, rng=0)
+    sketch = lu.svd_sketch(np.stack(parts), rtol=0.05, rng=0)
     counts = np.count_nonzero(sketch.S, axis=-1)
     assert counts.max() == sketch.S.shape[-1]
     assert counts[0] == 1
@@ -113,10 +113,10 @@ def test_masked_shapes_do_not_depend_on_values(x64):
     rng = np.random.default_rng(5)
     with jax.enable_x64(x64):
         dtype = "float64" if x64 else "float32"
-        sketch = jax.jit(lambda A, key: lu.svd_sketch(A, tol=0.05, max_rank=9, masked=True, rng=key))
+        sketch = jax.jit(lambda A, key: lu.svd_sketch(A, rtol=0.05, max_rank=9, masked=True, rng=key))
         tangent = jax.jit(
             lambda A, key: lu.tangent_sketch(
-                jax.numpy.eye(24, dtype=dtype), A, tol=0.05, max_rank=9, masked=True, rng=key
+                jax.numpy.eye(24, dtype=dtype), A, rtol=0.05, max_rank=9, masked=True, rng=key
             )
         )
         for spectrum, rank in (("rank one", 1), ("step", 5)):
@@ -133,52 +133,52 @@ def test_masked_shapes_do_not_depend_on_values(x64):
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_all_namespaces_find_the_same_rank(backend, dtype):
     matrix, _ = matrix_of("fast", 30, 20, dtype, np.random.default_rng(6))
-    expected = lu.svd_sketch(matrix, tol=0.03, rng=1)
+    expected = lu.svd_sketch(matrix, rtol=0.03, rng=1)
     for masked in (False, True):
         options = {"masked": True, "max_rank": 12} if masked else {}
-        sketch = lu.svd_sketch(backend.array(matrix), tol=0.03, rng=1, **options)
+        sketch = lu.svd_sketch(backend.array(matrix), rtol=0.03, rng=1, **options)
         assert np.count_nonzero(to_numpy(sketch.S)) == len(expected.S)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_the_rank_does_not_depend_on_the_scale(scale, dtype):
     matrix, _ = matrix_of("middle", 30, 20, dtype, np.random.default_rng(7))
-    one, other = (lu.svd_sketch(A, tol=0.1, rng=1) for A in (matrix, matrix * np.float32(scale)))
+    one, other = (lu.svd_sketch(A, rtol=0.1, rng=1) for A in (matrix, matrix * np.float32(scale)))
     assert one.S.shape == other.S.shape
     U = lu.random_unitary(20, dtype=dtype, rng=2)
-    one, other = (lu.tangent_sketch(U, G[:20], tol=0.1, rng=1) for G in (matrix, matrix * np.float32(scale)))
+    one, other = (lu.tangent_sketch(U, G[:20], rtol=0.1, rng=1) for G in (matrix, matrix * np.float32(scale)))
     assert one.left.shape == other.left.shape
 
 
 def test_nothing_and_nan_need_one_column(dtype):
     matrix = np.zeros((2, 9, 8), dtype=dtype)
     matrix[1, 3, 3] = np.nan
-    sketch = lu.svd_sketch(matrix, tol=0.1, rng=0)
+    sketch = lu.svd_sketch(matrix, rtol=0.1, rng=0)
     assert sketch.S.shape == (2, 1)
     assert sketch.S[0] == 0
     assert np.isnan(sketch.S[1])
-    assert lu.svd_sketch(matrix[:0], tol=0.1, rng=0).S.shape == (0, 1)
+    assert lu.svd_sketch(matrix[:0], rtol=0.1, rng=0).S.shape == (0, 1)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda A: lu.svd_sketch(A), ValueError, "give either rank or tol, got neither"),
-        (lambda A: lu.svd_sketch(A, 2, tol=0.1), ValueError, "give either rank or tol, got both"),
-        (lambda A: lu.svd_sketch(A, tol=1.0), ValueError, "tol must be at least 0 and less than 1"),
-        (lambda A: lu.svd_sketch(A, tol=math.nan), ValueError, "tol must be at least 0 and less than 1"),
-        (lambda A: lu.svd_sketch(A, tol="small"), TypeError, "tol must be a real number"),
+        (lambda A: lu.svd_sketch(A), ValueError, "give either rank or rtol, got neither"),
+        (lambda A: lu.svd_sketch(A, 2, rtol=0.1), ValueError, "give either rank or rtol, got both"),
+        (lambda A: lu.svd_sketch(A, rtol=1.0), ValueError, "rtol must be at least 0 and less than 1"),
+        (lambda A: lu.svd_sketch(A, rtol=math.nan), ValueError, "rtol must be at least 0 and less than 1"),
+        (lambda A: lu.svd_sketch(A, rtol="small"), TypeError, "rtol must be a real number"),
         (lambda A: lu.svd_sketch(A, 2, max_rank=3), ValueError, "max_rank and masked have no meaning"),
-        (lambda A: lu.svd_sketch(A, tol=0.1, max_rank=9), ValueError, "max_rank must be between 1 and 6"),
+        (lambda A: lu.svd_sketch(A, rtol=0.1, max_rank=9), ValueError, "max_rank must be between 1 and 6"),
         (
-            lambda A: lu.svd_sketch(A, tol=0.1, method="lsi"),
+            lambda A: lu.svd_sketch(A, rtol=0.1, method="lsi"),
             ValueError,
-            "tol has no meaning for method='lsi'",
+            "rtol has no meaning for method='lsi'",
         ),
         (
-            lambda A: jax.jit(lambda x: lu.svd_sketch(x, tol=0.1, rng=0))(jax.numpy.asarray(A)),
+            lambda A: jax.jit(lambda x: lu.svd_sketch(x, rtol=0.1, rng=0))(jax.numpy.asarray(A)),
             ValueError,
-            "masked must be True for a tol",
+            "masked must be True with rtol",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import tolerance
-from lowrank_unitary.sketch import METHODS
+from lowrank_unitary.sketch.svd import METHODS
 
 SPECTRA = {
     "flat": lambda j: np.ones_like(j),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lowrank_unitary.studies import descent
+from lowrank_unitary.studies.accuracy import descent
 
 SEED = np.random.SeedSequence([0, 1])
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lowrank_unitary.studies import descent, drift, sketch
-from lowrank_unitary.studies.inherited_defect import random_steps
+from lowrank_unitary.studies.accuracy import descent, drift, sketch
+from lowrank_unitary.studies.accuracy.inherited_defect import random_steps
 
 SEED = np.random.SeedSequence([0, 1])
 

@@ -14,7 +14,7 @@ def test_assertions_accept_right_results(backend):
     testing.assert_unitary(U)
     testing.assert_rotation(lu.polar_rotation(lu.LowRankFactors(a, b).to_body(U)))
     testing.assert_matches_dense(lu.unitary_transport(U, a, b), U, a, b)
-    testing.assert_matches_dense(lu.unitary_transport(U, a, b, curve="cayley"), U, a, b, curve="cayley")
+    testing.assert_matches_dense(lu.unitary_transport(U, a, b, update="cayley"), U, a, b, update="cayley")
     testing.assert_matches_dense(lu.polar_projection(U, a, b), U, a, b, update="polar")
 
 
@@ -25,7 +25,7 @@ def test_assertions_refuse_wrong_results_and_nan():
         testing.assert_unitary(U * (1 + 1e-12))
     with pytest.raises(AssertionError, match="nan"):
         testing.assert_unitary(U * np.nan)
-    testing.assert_unitary(U * (1 + 1e-12), tol=1e-10)
+    testing.assert_unitary(U * (1 + 1e-12), atol=1e-10)
     with pytest.raises(AssertionError, match="more than"):
         testing.assert_rotation(lu.LowRankRotation(a, b))
     with pytest.raises(AssertionError, match="off by"):

@@ -22,7 +22,7 @@ pytestmark = [
 UPDATES = {
     "geodesic": (lut.unitary_transport, lu.unitary_transport),
     "cayley": tuple(
-        functools.partial(f, curve="cayley") for f in (lut.unitary_transport, lu.unitary_transport)
+        functools.partial(f, update="cayley") for f in (lut.unitary_transport, lu.unitary_transport)
     ),
     "polar": (lut.polar_projection, lu.polar_projection),
 }
@@ -372,7 +372,7 @@ def test_torch_func_can_be_compiled_around_it():
     U, a, b = tensors(3, 1)
 
     def gradient(a):
-        return torch.func.grad(lambda a: lut.unitary_transport(U, a, b, curve="cayley")[0].sum())(a)
+        return torch.func.grad(lambda a: lut.unitary_transport(U, a, b, update="cayley")[0].sum())(a)
 
     same([compiled(gradient)(a)], [gradient(a)])
 
@@ -530,7 +530,7 @@ def test_errors_are_those_of_the_package_and_come_before_the_operator(seen, chan
     ("call", "error", "message"),
     [
         (lambda U, a, b: lut.unitary_transport(U.numpy(), a, b), TypeError, "unitary must be a torch tensor"),
-        (lambda U, a, b: lut.unitary_transport(U, a, b, curve="line"), ValueError, "curve must be one of"),
+        (lambda U, a, b: lut.unitary_transport(U, a, b, update="line"), ValueError, "update must be one of"),
         (lambda U, a, b: lut.polar_projection(U, a, b, core="svd"), ValueError, "core must be one of"),
         (
             lambda U, a, b: lut.polar_projection(U, a[None], b, overwrite_unitary=True),

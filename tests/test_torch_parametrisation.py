@@ -14,7 +14,7 @@ from lowrank_unitary._array import array_namespace, tolerance
 from lowrank_unitary.testing import assert_unitary
 
 XP = array_namespace(torch.zeros(1))
-UPDATES = ("transport", "cayley", "polar")
+UPDATES = ("geodesic", "cayley", "polar")
 
 
 @pytest.fixture(params=UPDATES)
@@ -38,7 +38,7 @@ class Product(torch.nn.Module):
         return x @ self.weight.mT
 
 
-def rotated(update="transport", n=6, m=6, rank=2, dtype=torch.float64):
+def rotated(update="geodesic", n=6, m=6, rank=2, dtype=torch.float64):
     """A layer that has been trained for a while, and the weight that it has started from."""
     U = lu.random_unitary(n, rng=0, xp=torch, dtype=dtype)
     weight = U if m == n else torch.randn(m, n, dtype=dtype, generator=torch.Generator().manual_seed(0))
@@ -168,7 +168,7 @@ def test_seeds_give_different_orthonormal_starts():
     ("options", "error", "word"),
     [
         ({"rank": 7}, ValueError, "rank"),
-        ({"update": "geodesic"}, ValueError, "update"),
+        ({"update": "line"}, ValueError, "update"),
         ({"name": "wait"}, AttributeError, "wait"),
         ({"name": "bias"}, ValueError, "bias"),
     ],

@@ -203,7 +203,7 @@ def test_torch_inductor_compiles_a_rotation():
     U, _, a, b = (torch.asarray(x) for x in arguments("float32"))
 
     def move(U, a, b):
-        return lu.unitary_transport(U, a, b, curve="cayley")
+        return lu.unitary_transport(U, a, b, update="cayley")
 
     assert_same(compiled(move, backend="inductor")(U, a, b), move(U, a, b), 1e-6)
 

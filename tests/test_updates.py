@@ -66,7 +66,7 @@ def test_polar_is_unitary_however_close_to_singular(n, k, distance, dtype):
         turned = reference.exponential(reference.skew(normal(rng, (n, n), dtype))).astype(dtype)
         near = turned @ (np.eye(n) - (1 - distance) * b @ ct(b)) - np.eye(n)
         for body in (lu.BodyFactors(-(1 - distance) * b, b), lu.BodyFactors(near, np.eye(n, dtype=dtype))):
-            assert_rotation(lu.polar_rotation(body), tol=4e-15 * np.sqrt(n))
+            assert_rotation(lu.polar_rotation(body), atol=4e-15 * np.sqrt(n))
 
 
 def test_subnormal_factors_keep_their_digits_in_the_product_with_the_unitary():
@@ -250,7 +250,7 @@ def test_cayley_agrees_with_the_geodesic_to_third_order(dtype):
     for t in sizes:
         step = make_step(9, 8, 2, dtype, norm=t)
         gaps.append(
-            error(lu.unitary_transport(*step.arrays), lu.unitary_transport(*step.arrays, curve="cayley"))
+            error(lu.unitary_transport(*step.arrays), lu.unitary_transport(*step.arrays, update="cayley"))
         )
     slope = np.polyfit(np.log(sizes), np.log(gaps), 1)[0]
     assert 2.9 <= slope <= 3.1
@@ -311,7 +311,7 @@ def test_entries_at_both_ends_of_the_range_give_the_exact_step(update, dtype, k,
             assert np.isnan(result).all()
         return
     result = apply(step.unitary, left, right)
-    lu.testing.assert_unitary(result, tol=step.tolerance())
+    lu.testing.assert_unitary(result, atol=step.tolerance())
     if first + second <= 0:
         assert error(result, dense(step.unitary, left, right)) <= step.tolerance()
 

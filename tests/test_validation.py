@@ -65,7 +65,11 @@ def test_arrays_on_different_devices_are_named():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: lu.unitary_transport(U, a, b, curve="line"), ValueError, "curve must be one of 'geodesic'"),
+        (
+            lambda: lu.unitary_transport(U, a, b, update="line"),
+            ValueError,
+            "update must be one of",
+        ),
         (lambda: lu.unitary_transport(U, a, b, core="eig"), ValueError, "core must be one of 'auto'"),
         (lambda: lu.polar_rotation(body, core="eig"), ValueError, "core must be one of"),
         (lambda: lu.transport_rotation((a, b)), TypeError, "must be BodyFactors.* got tuple"),

@@ -32,12 +32,12 @@ def library(name):
 
 
 class Training:
-    """Network, optimiser and minibatches; modReLU units as in `lowrank_unitary.studies.recurrent`."""
+    """Network, optimiser and minibatches; modReLU units as in `lowrank_unitary.demo.recurrent`."""
 
     def __init__(self, hidden, method, rank=1, rate=SMALL_RATE):
         self.torch = torch = library("torch")
         library("sklearn")
-        data = importlib.import_module("lowrank_unitary.studies.digits").load_digits()
+        data = importlib.import_module("lowrank_unitary.demo.digits").load_digits()
         self.pixels, self.labels = torch.from_numpy(data.train_sequences), torch.from_numpy(data.train_labels)
         self.rng = np.random.default_rng(SEED)
         self.network = self.build(hidden)

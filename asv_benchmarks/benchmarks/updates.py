@@ -4,7 +4,8 @@ import numpy as np
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
-from lowrank_unitary import _kernels, reference
+from lowrank_unitary import reference
+from lowrank_unitary._kernels import cpu
 
 from . import judge, limits, problems
 
@@ -67,13 +68,13 @@ class KernelGain:
     param_names = ["dtype", "n", "k"]
 
     def setup(self, dtype, n, k):
-        self.active = _kernels.kernels_active
+        self.active = cpu.active
         if not self.active():
             raise SkipNotImplemented("numba is not installed, or the environment turns the kernels off")
         self.step = problems.step_v1("numpy", dtype, n, k)
 
     def teardown(self, dtype, n, k):
-        _kernels._rows.kernels_active = _kernels.kernels_active = self.active
+        cpu.rows.active = cpu.active = self.active
 
     def run(self):
         step = self.step
@@ -81,7 +82,7 @@ class KernelGain:
 
     def track_gain(self, dtype, n, k):
         with_kernels = limits.median_seconds(self.run)
-        _kernels._rows.kernels_active = _kernels.kernels_active = lambda: False
+        cpu.rows.active = cpu.active = lambda: False
         return limits.median_seconds(self.run) / with_kernels
 
     track_gain.unit = "time without / time with"

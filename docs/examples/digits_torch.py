@@ -13,8 +13,8 @@ import torch
 from figures import save_training
 
 import lowrank_unitary as lu
-from lowrank_unitary.studies.digits import CLASSES, Digits, Settings, load_digits
-from lowrank_unitary.studies.recurrent import Network, initial_network
+from lowrank_unitary.demo.digits import CLASSES, Digits, Settings, load_digits
+from lowrank_unitary.demo.recurrent import Network, initial_network
 
 
 class PixelReader(torch.nn.Module):

@@ -11,7 +11,7 @@ import torch
 from figures import BLUE, DPI, ORANGE, blank
 
 import lowrank_unitary.torch as lut
-from lowrank_unitary.studies.digits import load_digits
+from lowrank_unitary.demo.digits import load_digits
 
 Images = tuple[torch.Tensor, torch.Tensor]
 

@@ -1,13 +1,12 @@
-"""What differs between array namespaces, in one place; nothing here imports a framework."""
+"""What differs between array namespaces, and what is asked of arrays; nothing here imports a framework."""
 
-from ._device import on_device_of_arrays, prototype
-from ._linalg import eigh, inv, qr, svd
-from ._namespace import (
+from .namespace import (
     Array,
     Namespace,
     array_namespace,
     astype,
     cuda_view,
+    is_compiling,
     is_cupy,
     is_numpy,
     is_torch,
@@ -22,7 +21,7 @@ from ._namespace import (
     to_numpy,
     values_are_at_hand,
 )
-from ._precision import (
+from .precision import (
     HALF,
     complex_dtype,
     core_dtype,
@@ -33,30 +32,9 @@ from ._precision import (
     thin_dtype,
     tolerance,
 )
-from ._random import (
-    COLUMNS,
-    ERRORS,
-    KINDS,
-    LEFT,
-    PROBES,
-    RIGHT,
-    RNG,
-    START,
-    key_of,
-    random_block,
-    uniform_block,
-)
 
 __all__ = [
-    "COLUMNS",
-    "ERRORS",
     "HALF",
-    "KINDS",
-    "LEFT",
-    "PROBES",
-    "RIGHT",
-    "RNG",
-    "START",
     "Array",
     "Namespace",
     "array_namespace",
@@ -64,9 +42,8 @@ __all__ = [
     "complex_dtype",
     "core_dtype",
     "cuda_view",
-    "eigh",
     "eps",
-    "inv",
+    "is_compiling",
     "is_complex",
     "is_cupy",
     "is_half",
@@ -74,22 +51,15 @@ __all__ = [
     "is_torch",
     "is_traced",
     "is_writeable",
-    "key_of",
     "move",
     "note_change",
     "numpy_view",
     "of_numpy",
-    "on_device_of_arrays",
     "placement",
-    "prototype",
-    "qr",
-    "random_block",
     "real_dtype",
     "stop_gradient",
-    "svd",
     "thin_dtype",
     "to_numpy",
     "tolerance",
-    "uniform_block",
     "values_are_at_hand",
 ]

@@ -1,34 +1,14 @@
-"""Fast kernels; each has a generic line beside it that gives the same result to rounding.
+"""Fast kernels, on a CPU and on a GPU; each has a generic line that gives the same result to rounding.
 
-The names here are those of the CPU; `cuda` has the like for arrays on a GPU.
+`cpu` and `cuda` have the same names for the same operations, for numpy arrays and for arrays on a device.
 """
 
-from . import _cuda as cuda
-from ._rows import (
-    adjoint_product_rows,
-    apply_to,
-    copied,
-    empty_like,
-    kernels_active,
-    normal_numbers,
-    product_rows,
-    rank_one_rotation,
-    rank_one_step,
-    rotate_rows_in_cache,
-    share_memory,
-)
+import os
 
-__all__ = [
-    "adjoint_product_rows",
-    "apply_to",
-    "copied",
-    "cuda",
-    "empty_like",
-    "kernels_active",
-    "normal_numbers",
-    "product_rows",
-    "rank_one_rotation",
-    "rank_one_step",
-    "rotate_rows_in_cache",
-    "share_memory",
-]
+# How U moves, in the order in which kernels number them.
+UPDATES = ("geodesic", "cayley", "polar")
+
+
+def allowed() -> bool:
+    """Whether the environment does not turn the kernels off."""
+    return os.environ.get("LOWRANK_UNITARY_KERNELS", "").lower() not in ("0", "off", "no")

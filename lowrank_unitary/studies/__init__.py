@@ -30,5 +30,5 @@ def load_study(name: str) -> Study:
     -------
     Study
     """
-    study: Study = import_module(f".{name.replace('-', '_')}", __name__).STUDY
+    study: Study = import_module(f".accuracy.{name.replace('-', '_')}", __name__).STUDY
     return study

@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 
-from .. import _validate
-from ..factors import BodyFactors
-from ..momentum import MomentumState, momentum_step
-from ..tangent import tangent_sketch
-from .unitary_optimiser import Gradient, State, UnitaryOptimizer
+from .._array import validate
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged
 
 
-class UnitaryAdam(UnitaryOptimizer):
+class UnitaryAdam(UnitaryOptimiser):
     """Adam, with unitary parameters moved by low-rank steps.
 
     Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
@@ -76,7 +73,7 @@ class UnitaryAdam(UnitaryOptimizer):
         scaling: str = "scalar",
         weight_decay: float = 0.0,
         maximize: bool = False,
-        update: str = "transport",
+        update: str = "geodesic",
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
@@ -101,7 +98,7 @@ class UnitaryAdam(UnitaryOptimizer):
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         super().check(group)
-        _validate.choice("scaling", group["scaling"], ("scalar", "rows"))
+        validate.choice("scaling", group["scaling"], ("scalar", "rows"))
         options = ("lr", "betas", "eps", "weight_decay")
         torch.optim.Adam([torch.zeros(1)], **{key: group[key] for key in options})
 
@@ -109,13 +106,8 @@ class UnitaryAdam(UnitaryOptimizer):
         self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
     ) -> tuple[Gradient, State]:
         """The average of the gradients over a root mean square of them."""
-        if not isinstance(gradient, BodyFactors):
-            gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
-        averages = MomentumState.start(unitary, group["rank"], scaling=group["scaling"])
-        if "left" in state:
-            momentum = BodyFactors(state["left"], state["right"])
-            averages = MomentumState(momentum, state["second"], averages.steps + state["steps"])
         decay, second_decay = group["betas"]
-        along, averages = momentum_step(gradient, averages, decay=decay, second_decay=second_decay)
-        kept = {"left": averages.momentum.left, "right": averages.momentum.right, "second": averages.second}
-        return along, kept
+        return averaged(
+            group, unitary, gradient, state, rng,
+            scaling=group["scaling"], decay=decay, second_decay=second_decay,
+        )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..factors import BodyFactors
+from ..types import BodyFactors
 from .marking import is_marked, mark_unitary
 
 _FACTORS = "_lowrank_unitary_factors"

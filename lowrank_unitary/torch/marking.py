@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from .. import _validate
+from .._array import validate
 
 _MARK = "_lowrank_unitary_mark"
 AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
@@ -75,5 +75,5 @@ def check_square(name: str, parameter: torch.Tensor) -> None:
     """Raise unless a tensor has the shape and the dtype of a (stacked) unitary matrix."""
     if not isinstance(parameter, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
-    _validate.namespace_of(**{name: parameter})
-    _validate.square(name, parameter)
+    validate.namespace_of(**{name: parameter})
+    validate.square(name, parameter)

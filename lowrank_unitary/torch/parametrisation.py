@@ -7,14 +7,14 @@ from typing import TypeVar
 import torch
 from torch.nn.utils import parametrize
 
-from .. import _validate
-from .._array import RIGHT, array_namespace, qr, random_block
-from ..factors import BodyFactors, LowRankRotation
-from ..polar import polar_rotation
-from ..rotation import rotate
-from ..transport import transport_rotation
+from .._array import array_namespace, validate
+from .._kernels import UPDATES
+from .._linalg import RIGHT, qr, random_block
+from ..rotation.polar import polar_rotation
+from ..rotation.rotate import rotate
+from ..rotation.transport import transport_rotation
+from ..types import BodyFactors, LowRankRotation
 
-UPDATES = ("transport", "cayley", "polar")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
@@ -25,7 +25,7 @@ class RotatedWeight(torch.nn.Module):
     ----------
     left, right : torch.Tensor, shape (n, k)
         What the body factors start from.
-    update : {"transport", "cayley", "polar"}
+    update : {"geodesic", "cayley", "polar"}
         See :func:`low_rank_unitary`.
     """
 
@@ -45,7 +45,7 @@ class RotatedWeight(torch.nn.Module):
         body = BodyFactors(self.left, self.right)
         if self.update == "polar":
             return polar_rotation(body)
-        return transport_rotation(body, curve="cayley" if self.update == "cayley" else "geodesic")
+        return transport_rotation(body, update=self.update)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """W R, at O(kmn)."""
@@ -59,7 +59,7 @@ class RotatedWeight(torch.nn.Module):
 
 
 def low_rank_unitary(
-    module: Module, name: str = "weight", rank: int = 4, *, update: str = "transport", seed: int = 0
+    module: Module, name: str = "weight", rank: int = 4, *, update: str = "geodesic", seed: int = 0
 ) -> Module:
     """Freeze a weight W and train a low-rank rotation R of it in its place: the weight becomes W R.
 
@@ -72,7 +72,7 @@ def low_rank_unitary(
         singular values stay.
     rank : int
         k, from 1 to n: R is a function of body factors (n, k), the only parameters that are trained.
-    update : {"transport", "cayley", "polar"}
+    update : {"geodesic", "cayley", "polar"}
         R = exp(skew(left rightᴴ)), its Cayley form, or polar(I + left rightᴴ).
     seed : int
         Of the right factor at the start, which is orthonormal; the left one is zero, so that R starts at I.
@@ -120,15 +120,15 @@ def low_rank_unitary(
     >>> [name for name, p in layer.named_parameters() if p.requires_grad]
     ['bias', 'parametrizations.weight.0.left', 'parametrizations.weight.0.right']
     """
-    _validate.choice("update", update, UPDATES)
+    validate.choice("update", update, UPDATES)
     weight = getattr(module, name)
-    _, n = _validate.matrix(name, weight)
+    _, n = validate.matrix(name, weight)
     if weight.ndim != 2:
         raise ValueError(
             f"{name} must have shape (m, n), got {tuple(weight.shape)}: a rotation acts on the columns "
             f"of one matrix."
         )
-    k = _validate.rank(rank, n)
+    k = validate.rank(rank, n)
     xp = array_namespace(weight)
     with torch.no_grad():
         right = qr(xp, random_block(xp, (n, k), weight, seed, RIGHT))[0]

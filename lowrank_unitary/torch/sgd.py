@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from ..factors import BodyFactors
-from ..tangent import compress_tangent, tangent_sketch
-from .unitary_optimiser import Gradient, State, UnitaryOptimizer
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged
 
 
-class UnitarySGD(UnitaryOptimizer):
+class UnitarySGD(UnitaryOptimiser):
     """Stochastic gradient descent, with unitary parameters moved by low-rank steps.
 
     Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
@@ -36,7 +34,7 @@ class UnitarySGD(UnitaryOptimizer):
         For ordinary parameters. It would not change a unitary matrix.
     maximize : bool
         Ascend.
-    update : {"transport", "polar"}
+    update : {"geodesic", "cayley", "polar"}
         How unitary parameters move: along the geodesic, or straight and projected back.
     heal : int
         Random probes in each step that contract the unitarity defect (:func:`lowrank_unitary.heal_unitary`).
@@ -88,7 +86,7 @@ class UnitarySGD(UnitaryOptimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         maximize: bool = False,
-        update: str = "transport",
+        update: str = "geodesic",
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
@@ -121,20 +119,7 @@ class UnitarySGD(UnitaryOptimizer):
         """β times the last buffer plus the gradient, kept to k columns; with a look ahead for Nesterov."""
         if not group["momentum"]:
             return gradient, {}
-        if not isinstance(gradient, BodyFactors):
-            gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
-        buffer = gradient
-        if "left" in state:
-            last = BodyFactors(state["left"], state["right"])
-            both = _sum(group["momentum"], last, gradient)
-            buffer = compress_tangent(both, group["rank"], method="exact")
-        ahead = _sum(group["momentum"], buffer, gradient) if group["nesterov"] else buffer
-        # k of its columns are moved along, exactly: unitary_step compresses what is wider.
-        return ahead, {"left": buffer.left, "right": buffer.right}
-
-
-def _sum(scale: float, last: BodyFactors, more: BodyFactors) -> BodyFactors:
-    """Factors of scale · last + more."""
-    return BodyFactors(
-        torch.cat([scale * last.left, more.left], dim=-1), torch.cat([last.right, more.right], dim=-1)
-    )
+        return averaged(
+            group, unitary, gradient, state, rng,
+            scaling="none", decay=group["momentum"], average=False, nesterov=group["nesterov"],
+        )  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from .. import _validate
-from ..core import CORES
-from ..transport import CURVES
+from .._array import validate
+from ..rotation.core import CORES
+from ..rotation.transport import TRANSPORTS
 from .operators import moved, overwrite
 
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -18,7 +18,7 @@ def unitary_transport(
     right: torch.Tensor,
     /,
     *,
-    curve: str = "geodesic",
+    update: str = "geodesic",
     core: str = "auto",
     overwrite_unitary: bool = False,
 ) -> torch.Tensor:
@@ -30,7 +30,7 @@ def unitary_transport(
         U, unitary or orthogonal.
     left, right : torch.Tensor, shape (…, n, k)
         The step left @ rightᴴ in the ambient frame, sign and step size included.
-    curve : {"geodesic", "cayley"}
+    update : {"geodesic", "cayley"}
         See :func:`lowrank_unitary.transport_rotation`.
     core : {"auto", "gram", "orthonormal"}
         As there; ``"auto"`` chooses by value on the CPU also inside autograd, torch.compile and vmap. The
@@ -71,8 +71,8 @@ def unitary_transport(
     >>> torch.equal(V, U), left.grad.shape
     (True, torch.Size([6, 2]))
     """
-    _validate.choice("curve", curve, CURVES)
-    return _applied(unitary, left, right, curve, core, overwrite_unitary)
+    validate.choice("update", update, TRANSPORTS)
+    return _applied(unitary, left, right, update, core, overwrite_unitary)
 
 
 def polar_projection(
@@ -133,11 +133,11 @@ def _applied(
     unitary: torch.Tensor,
     left: torch.Tensor,
     right: torch.Tensor,
-    kind: str,
+    update: str,
     core: str,
     overwrite_unitary: bool,
 ) -> torch.Tensor:
-    _validate.choice("core", core, CORES)
+    validate.choice("core", core, CORES)
     given = {"unitary": unitary, "left": left, "right": right}
     for name, x in given.items():
         if not isinstance(x, torch.Tensor):
@@ -148,20 +148,20 @@ def _applied(
     # The common case passes at a glance: all checks together take as long as a small step.
     batch = tuple(unitary.shape[:-2])
     if not _fit(unitary, left, right):
-        xp = _validate.namespace_of(**given)
-        _validate.factor_pair("left", left, "right", right, _validate.square("unitary", unitary))
-        batch = _validate.batches(**given)
-        _validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+        xp = validate.namespace_of(**given)
+        validate.factor_pair("left", left, "right", right, validate.square("unitary", unitary))
+        batch = validate.batches(**given)
+        validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if not overwrite_unitary:
-        return moved(unitary, left, right, kind, core)
-    _validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
+        return moved(unitary, left, right, update, core)
+    validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     recorded = [name for name, x in given.items() if x.requires_grad]
     if recorded and torch.is_grad_enabled():
         raise RuntimeError(
             f"overwrite_unitary=True cannot be differentiated, and gradients are recorded for "
             f"{', '.join(recorded)}: call it under torch.no_grad(), or leave overwrite_unitary=False."
         )
-    overwrite(unitary, left, right, kind, core)
+    overwrite(unitary, left, right, update, core)
     return unitary
 
 

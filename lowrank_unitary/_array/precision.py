@@ -1,0 +1,68 @@
+"""Dtypes: machine precision, the dtype the small core works in, and the one tolerance policy."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from typing import Any
+
+import array_api_compat as compat
+
+from .namespace import Namespace
+
+# Dtypes for storage only: no BLAS or LAPACK knows them, so nothing is computed in them.
+HALF = ("float16", "bfloat16")
+
+
+@functools.cache
+def is_complex(xp: Namespace, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, "complex floating"))
+
+
+def eps(xp: Namespace, dtype: Any) -> float:
+    """Spacing of the numbers next to 1 in the real dtype that belongs to `dtype`."""
+    return float(xp.finfo(dtype).eps)
+
+
+def real_dtype(xp: Namespace, dtype: Any) -> Any:
+    if dtype == xp.complex128:
+        return xp.float64
+    return xp.float32 if dtype == xp.complex64 else dtype
+
+
+def complex_dtype(xp: Namespace, dtype: Any) -> Any:
+    if is_complex(xp, dtype):
+        return dtype
+    return xp.complex64 if dtype == xp.float32 else xp.complex128
+
+
+@functools.cache
+def is_half(xp: Namespace, dtype: Any) -> bool:
+    """Whether numbers of this dtype are stored in two bytes."""
+    return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
+
+
+def thin_dtype(xp: Namespace, dtype: Any) -> Any:
+    """The dtype of thin factors that go with an n×n matrix: its own, and single for half precision.
+
+    A rotation rounded to half precision would be as far from unitary as the matrix gets in many steps.
+    """
+    return xp.float32 if is_half(xp, dtype) else dtype
+
+
+def core_dtype(xp: Namespace, dtype: Any) -> Any:
+    """The dtype of the 2k×2k core: double precision, or single where JAX runs without float64."""
+    if compat.is_jax_namespace(xp) and not sys.modules["jax"].config.jax_enable_x64:
+        return thin_dtype(xp, dtype)
+    return xp.complex128 if is_complex(xp, dtype) else xp.float64
+
+
+def tolerance(xp: Namespace, dtype: Any, n: int, k: int = 1, *, scale: float = 1.0) -> float:
+    """c(n, k)·eps: what rounding alone may do to the n×n result of one rank-k step of norm `scale`.
+
+    Every entry of U⁺ sums n products for Uᴴa and 2k for the update, plus one addition. Rounding
+    errors of a sum of n products grow like √n when they are independent, and the Frobenius norm
+    gathers n of them per row of size 1/√n each. 8 is the margin that draws of all kinds were seen to need.
+    """
+    return 8.0 * (math.sqrt(n) + math.sqrt(n) * math.sqrt(2 * k)) * max(1.0, scale) * eps(xp, dtype)

@@ -1,0 +1,191 @@
+"""Arrays on a CUDA device, cupy's or torch's, as the kernels see them, and how a kernel is started on them.
+
+Memory and streams are those of the library that an array comes from, so that its graphs and its allocator
+know of what is done. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.resources
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import allowed
+from .launches import Launch
+
+Array = Any
+
+_TEXTS = ("traversals.cu", "thin.cu", "rank_one.cu", "core.cu", "decompositions.cu")
+_SINGLE = ("float32", "complex64")
+DTYPES = (*_SINGLE, "float64", "complex128")
+
+
+@functools.cache
+def active() -> bool:
+    """Whether cupy is installed and finds a CUDA device, and the environment does not turn kernels off."""
+    if not allowed() or importlib.util.find_spec("cupy") is None:
+        return False
+    try:
+        cuda = _cupy().cuda
+    except ImportError:
+        # Built for another version of CUDA: torch may do without it.
+        return False
+    # Warps of other makers have 64 threads.
+    return bool(cuda.is_available()) and not cuda.runtime.is_hip
+
+
+def run(launch: Launch, *arguments: Any) -> None:
+    """One kernel on the current stream; arrays go by their addresses, and None is no array."""
+    given = tuple(
+        np.int32(x) if isinstance(x, int) else np.uint64(0 if x is None else address(x)) for x in arguments
+    )
+    _compiled(launch.kernel)(launch.grid, (launch.threads, 1, 1), given)
+
+
+def source() -> str:
+    """The text of the kernels."""
+    folder = importlib.resources.files(__package__)
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TEXTS)
+
+
+@functools.cache
+def _compiled(kernel: str) -> Any:
+    module = _cupy().RawModule(code=source(), options=("-std=c++17",), name_expressions=(kernel,))
+    return module.get_function(kernel)
+
+
+@contextlib.contextmanager
+def entered(x: Array) -> Iterator[None]:
+    """The device of an array, and the current stream of its library there, as those of cupy."""
+    if not is_torch(x):
+        with x.device:
+            yield
+        return
+    cuda, number = _cupy().cuda, index(x)
+    theirs = _Stream(_torch().cuda.current_stream(number).cuda_stream)
+    with cuda.Device(number), cuda.Stream.from_external(theirs):
+        yield
+
+
+class _Stream:
+    """A stream of another library, by the protocol for these."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
+@functools.cache
+def processors(index: int) -> int:
+    """How many multiprocessors a device has."""
+    return int(_cupy().cuda.Device(index).attributes["MultiProcessorCount"])
+
+
+@functools.cache
+def _cupy() -> Any:
+    import cupy
+
+    return cupy
+
+
+def is_recorded(x: Array) -> bool:
+    """Whether a graph of cupy is being recorded, in which it refuses products of its own."""
+    return not is_torch(x) and bool(_cupy().cuda.get_current_stream().is_capturing())
+
+
+def is_torch(x: Array) -> bool:
+    """Whether an array is one of torch."""
+    return hasattr(x, "data_ptr")
+
+
+def index(x: Array) -> int:
+    """The number of the device."""
+    return int(x.device.index if is_torch(x) else x.device.id)
+
+
+def dtype(x: Array) -> str:
+    """The name of the dtype."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def parts(x: Array) -> int:
+    """Real numbers in an entry."""
+    return 2 if dtype(x).startswith("complex") else 1
+
+
+def itemsize(x: Array) -> int:
+    """Bytes of a real number."""
+    return 4 if dtype(x) in _SINGLE else 8
+
+
+def real(x: Array) -> str:
+    """The dtype of the numbers in an entry."""
+    return "float32" if dtype(x) in _SINGLE else "float64"
+
+
+def empty(like: Array, shape: tuple[int, ...], dtype: str) -> Array:
+    """Memory of the library that `like` comes from, on its device."""
+    if is_torch(like):
+        return like.new_empty(shape, dtype=getattr(_torch(), dtype))
+    return _cupy().empty(shape, dtype)
+
+
+def double(like: Array, shape: tuple[int, ...]) -> Array:
+    """Memory for numbers in double precision, real or complex like the entries of `like`."""
+    return empty(like, shape, "complex128" if parts(like) == 2 else "float64")
+
+
+def share_memory(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    if is_torch(x):
+        return bool(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
+    return bool(_cupy().may_share_memory(x, y))
+
+
+def copied(x: Array) -> Array:
+    """A copy."""
+    return x.clone() if is_torch(x) else x.copy()
+
+
+def empty_like(matrix: Array) -> Array:
+    """An array for a result, as `matrix` is."""
+    return empty(matrix, tuple(matrix.shape), dtype(matrix))
+
+
+def beside(x: Array, y: Array) -> Array:
+    """Columns side by side."""
+    return _torch().cat([x, y], dim=-1) if is_torch(x) else _cupy().concatenate([x, y], axis=-1)
+
+
+def contiguous(x: Array) -> Array:
+    """The array itself where it is row-major, else a copy that is."""
+    return x.contiguous() if is_torch(x) else _cupy().ascontiguousarray(x)
+
+
+def is_contiguous(x: Array) -> bool:
+    """Whether it is row-major."""
+    return bool(x.is_contiguous() if is_torch(x) else x.flags.c_contiguous)
+
+
+def aligned(*arrays: Array) -> bool:
+    """Whether packs of 16 bytes may be read from where the arrays begin."""
+    return all(address(x) % 16 == 0 for x in arrays)
+
+
+def address(x: Array) -> int:
+    """Where it begins."""
+    return int(x.data_ptr() if is_torch(x) else x.data.ptr)
+
+
+@functools.cache
+def _torch() -> Any:
+    import torch
+
+    return torch

@@ -1,0 +1,63 @@
+"""The operations that the mathematics is written in, dispatched by namespace, the generic line last."""
+
+from .decompositions import eigh, inv, qr, svd
+from .random import (
+    COLUMNS,
+    ERRORS,
+    KINDS,
+    LEFT,
+    PROBES,
+    RIGHT,
+    RNG,
+    START,
+    Key,
+    key_of,
+    random_block,
+    uniform_block,
+)
+from .thin import adjoint, beside, broadcast, conj, eye_like, frobenius_norm, scaled_columns, unit_scaled
+from .traversals import (
+    adjoint_product,
+    is_column_major,
+    product,
+    pull_back,
+    rotate_rows,
+    thin_product,
+    whole_rotation,
+    whole_step,
+)
+
+__all__ = [
+    "COLUMNS",
+    "ERRORS",
+    "KINDS",
+    "LEFT",
+    "PROBES",
+    "RIGHT",
+    "RNG",
+    "START",
+    "Key",
+    "adjoint",
+    "adjoint_product",
+    "beside",
+    "broadcast",
+    "conj",
+    "eigh",
+    "eye_like",
+    "frobenius_norm",
+    "inv",
+    "is_column_major",
+    "key_of",
+    "product",
+    "pull_back",
+    "qr",
+    "random_block",
+    "rotate_rows",
+    "scaled_columns",
+    "svd",
+    "thin_product",
+    "uniform_block",
+    "unit_scaled",
+    "whole_rotation",
+    "whole_step",
+]

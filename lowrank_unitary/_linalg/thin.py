@@ -1,0 +1,90 @@
+"""What is done with thin and small matrices everywhere, on any namespace."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    is_complex,
+    is_torch,
+    placement,
+    real_dtype,
+    stop_gradient,
+    values_are_at_hand,
+)
+
+
+def adjoint(xp: Namespace, matrix: Array) -> Array:
+    """Conjugate transpose of the last two axes of a thin or small matrix; a view for real arrays."""
+    if not is_complex(xp, matrix.dtype):
+        return matrix.mT
+    if is_torch(xp):
+        # torch.conj of array-api-compat has no vmap rule. A lazy conjugate would refuse numpy and DLPack.
+        return matrix.mH.resolve_conj()
+    return xp.conj(matrix.mT)
+
+
+def eye_like(xp: Namespace, matrix: Array) -> Array:
+    """The identity with the size, dtype and device of the (stacked) square matrix."""
+    return xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=placement(matrix))
+
+
+def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
+    """The blocks with one batch shape."""
+    shapes = [tuple(block.shape[:-2]) for block in blocks]
+    # Not by a set: symbolic sizes of torch have no hash.
+    if all(shape == shapes[0] for shape in shapes):
+        return list(blocks)
+    batch = np.broadcast_shapes(*shapes)
+    return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
+
+
+def beside(xp: Namespace, *blocks: Array) -> Array:
+    """Blocks of columns side by side; batches broadcast."""
+    return xp.concat(broadcast(xp, *blocks), axis=-1)
+
+
+def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Matrices divided by their largest entry, and that, (…, 1, 1); of a zero matrix 1.
+
+    Squares of numbers beyond 1e19, or below 1e-23, have no place in single precision.
+    """
+    largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1), keepdims=True)
+    unit = xp.where(largest > 0, largest, 1.0)
+    return x / unit, unit
+
+
+def frobenius_norm(xp: Namespace, x: Array) -> Array:
+    """The norm of matrices of any scale."""
+    x, unit = unit_scaled(xp, x)
+    return xp.linalg.matrix_norm(x) * unit[..., 0, 0]
+
+
+def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
+    """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
+
+    A product with a unitary matrix then neither overflows nor loses digits below the normal range.
+    """
+    largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
+    if values_are_at_hand(largest) and xp.all((largest > 2.0**-24) & (largest < 2.0**24)):
+        return thin, xp.ones_like(largest)
+    usable = (largest > 0) & xp.isfinite(largest)
+    # A little nearer to 1 than the entry itself: neither the power nor its inverse leaves the range, but for
+    # the inverse of a subnormal number.
+    exponent = xp.round(0.99 * xp.log2(xp.where(usable, largest, 1.0)))
+    least = math.log2(float(xp.finfo(thin.dtype).smallest_normal))
+    exponent = xp.where(exponent < least, least, exponent)
+    dtype = real_dtype(xp, thin.dtype)
+    # A product and not a quotient: complex division squares its divisor.
+    inverse, power = (astype(xp, 2.0**x, dtype) for x in (-exponent, exponent))
+    return thin * inverse, power
+
+
+def conj(xp: Namespace, x: Array) -> Array:
+    """The conjugate; a real array itself."""
+    return xp.conj(x) if is_complex(xp, x.dtype) else x

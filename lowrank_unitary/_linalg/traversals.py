@@ -1,0 +1,247 @@
+"""The few operations on n-sized arrays that carry all of the cost, dispatched by namespace.
+
+Each is a plain ladder with the generic array-API line last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    cuda_view,
+    is_cupy,
+    is_numpy,
+    is_torch,
+    is_writeable,
+    note_change,
+    numpy_view,
+    of_numpy,
+)
+from .._kernels import cpu, cuda
+from .thin import adjoint, beside, conj
+
+# Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
+_PANEL_BYTES = 1 << 18
+
+
+def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
+    """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
+    if fast := _fast(xp, thin.shape[-1], matrix, thin):
+        kernels, views = fast
+        return _native(xp, kernels.product_rows(*views))
+    if is_column_major(xp, matrix, thin.shape[-1]):
+        return conj(xp, adjoint_product(xp, matrix.mT, conj(xp, thin)))
+    if matrix.dtype == thin.dtype:
+        return matrix @ thin
+    if is_numpy(xp):
+        panels = [panel.astype(thin.dtype) @ thin for _, panel in _panels(matrix, thin)]
+        return np.concatenate(panels, axis=-2)
+    return xp.astype(matrix, thin.dtype) @ thin
+
+
+def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
+    """matrixᴴ @ thin, in the dtype of the thin operand, conjugating thin operands and never the n×n one."""
+    if matrix.dtype != thin.dtype:
+        if is_numpy(xp):
+            return sum(
+                adjoint_product(xp, panel.astype(thin.dtype), thin[..., rows, :])
+                for rows, panel in _panels(matrix, thin)
+            )
+        matrix = xp.astype(matrix, thin.dtype)
+    if fast := _fast(xp, thin.shape[-1], matrix, thin):
+        kernels, views = fast
+        return _native(xp, kernels.adjoint_product_rows(*views))
+    if is_column_major(xp, matrix, thin.shape[-1]):
+        return conj(xp, product(xp, matrix.mT, conj(xp, thin)))
+    if is_torch(xp):
+        # MKL takes 30 times as long for a transposed matrix beside two columns (n = 1024).
+        return adjoint(xp, adjoint(xp, thin) @ matrix)
+    return conj(xp, matrix.mT @ conj(xp, thin))
+
+
+def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
+    """Left @ right for thin or small matrices; on a GPU in full precision, and fit to be recorded."""
+    if arrays := _for_cuda(xp, left, right):
+        return cuda.thin_product(arrays[0], arrays[1])
+    return left @ right
+
+
+def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, Array | None]:
+    """matrixᴴ @ thin, and beside it matrixᴴ (matrix @ probes); by the fast kernels from one read."""
+    if probes is None:
+        return adjoint_product(xp, matrix, thin), None
+    k = thin.shape[-1]
+    columns = k + probes.shape[-1]
+    if fast := _fast(xp, columns, matrix, thin, probes):
+        kernels, views = fast
+        both = _native(xp, kernels.adjoint_product_rows(*views))
+        return both[..., :k], both[..., k:]
+    seen = product(xp, matrix, probes)
+    both = adjoint_product(xp, matrix, beside(xp, thin, seen))
+    return both[..., :k], both[..., k:]
+
+
+def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overwrite: bool = False) -> Array:
+    """Array + (array @ left) @ rightᴴ: every row moves by itself, in the dtype of the thin factors.
+
+    The sum is rounded once into the dtype of the array.
+    """
+    if fast := _fast(xp, left.shape[-1], array, left, right):
+        kernels, (view, *thin) = fast
+        out, thin = _target(kernels, view, thin, overwrite=overwrite)
+        kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
+        return _written(xp, array, out, overwrite)
+    if is_numpy(xp):
+        return _rotate_panels(array, left, right, overwrite)
+    wide = astype(xp, array, left.dtype)
+    rotated = astype(xp, wide + (wide @ left) @ adjoint(xp, right), array.dtype)
+    if overwrite and is_writeable(array) and rotated.shape == array.shape:
+        array[...] = rotated
+        return array
+    return rotated
+
+
+def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
+    batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2])
+    if overwrite:
+        out = array
+        if np.may_share_memory(array, left) or np.may_share_memory(array, right):
+            left, right = left.copy(), right.copy()
+    else:
+        out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
+    narrow = array.dtype != left.dtype
+    right_adjoint = adjoint(np, right)
+    for rows, panel in _panels(array, left):
+        if narrow:
+            panel = panel.astype(left.dtype)
+        np.add(panel, (panel @ left) @ right_adjoint, out=out[..., rows, :], casting="same_kind")
+    return out
+
+
+def whole_step(
+    xp: Namespace,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    probes: Array | None,
+    update: str,
+    *,
+    overwrite: bool = False,
+) -> Array | None:
+    """A whole step by the fast kernels; None where they do not take it, or not all of it.
+
+    On a CPU they take rank one and up to one probe.
+    """
+    looked = () if probes is None else (probes,)
+    k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
+    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *looked)):
+        view, *thin = views
+        if overwrite and view.ndim > 2:
+            # A stack is moved matrix by matrix: a column that lies in a later one must not move with it.
+            out, thin = _target(cpu, view, thin, overwrite=True)
+        else:
+            out = view if overwrite else np.empty_like(view)
+        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if looked else None, update, out):
+            return None
+        return _written(xp, unitary, out, overwrite)
+    if not (arrays := _for_cuda(xp, unitary, left, right, *looked)):
+        return None
+    view, *thin = arrays
+    if not cuda.steps_apply_to(view, k, p):
+        return None
+    out, thin = _target(cuda, view, thin, overwrite=overwrite)
+    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if looked else None, update, out)
+    return _written(xp, unitary, out, overwrite)
+
+
+def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:
+    """The rotation of body factors by the fast kernels, on a CPU of rank one; None where there are none."""
+    if arrays := _for_cuda(xp, left, right):
+        if cuda.steps_apply_to(arrays[0], left.shape[-1], 0):
+            return cuda.rotation(arrays[0], arrays[1], update)
+        return None
+    if left.shape[-1] != 1 or not (is_numpy(xp) or is_torch(xp)) or not cpu.active():
+        return None
+    b, c = numpy_view(right), numpy_view(left)
+    if b is None or c is None or (rotation := cpu.rank_one_rotation(c, b, update)) is None:
+        return None
+    before, after = rotation
+    return of_numpy(xp, before), of_numpy(xp, after)
+
+
+def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
+    """Whether the fast kernels take the transposed matrix and not this one."""
+    view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
+    return view is not None and not view.flags.c_contiguous and cpu.apply_to(view.mT, columns)
+
+
+def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any, list[Array]] | None:
+    """The kernels that take these arrays, and the arrays as they take them; None where there are none."""
+    if views := _for_kernels(xp, columns, matrix, *thin):
+        return cpu, views
+    arrays = _for_cuda(xp, matrix, *thin)
+    return (cuda, arrays) if arrays and cuda.apply_to(matrix, columns) else None
+
+
+def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
+    """All as numpy arrays where the kernels take them, with one dtype and one batch shape."""
+    if not (is_numpy(xp) or is_torch(xp)):
+        return None
+    view = numpy_view(matrix)
+    if view is None or not cpu.apply_to(view, columns):
+        return None
+    dtype, batch = view.dtype, view.shape[:-2]
+    views = [view]
+    for x in thin:
+        view = numpy_view(x)
+        if view is None or view.dtype is not dtype or view.shape[:-2] != batch:
+            return None
+        views.append(view)
+    return views
+
+
+def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
+    """All of them where they are on a GPU, with one dtype and one batch shape."""
+    if not (is_cupy(xp) or is_torch(xp)):
+        return None
+    views = [cuda_view(x) for x in (matrix, *thin)]
+    if any(x is None or x.dtype != matrix.dtype or x.shape[:-2] != matrix.shape[:-2] for x in views):
+        return None
+    return views if cuda.active() else None
+
+
+def _target(kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool) -> tuple[Array, list[Array]]:
+    """Where the result goes, and thin factors that do not change on the way."""
+    if not overwrite:
+        return kernels.empty_like(matrix), thin
+    return matrix, [kernels.copied(x) if kernels.share_memory(matrix, x) else x for x in thin]
+
+
+def _native(xp: Namespace, x: Array) -> Array:
+    """What the kernels made, as an array of the caller's kind."""
+    return of_numpy(xp, x) if isinstance(x, np.ndarray) else x
+
+
+def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
+    """What the kernels wrote, as an array of the caller's kind."""
+    if not overwritten:
+        return _native(xp, out)
+    if is_torch(xp):
+        note_change(array)
+    return array
+
+
+def _panels(matrix: Array, thin: Array) -> Iterator[tuple[slice, Array]]:
+    """Panels of rows of a numpy matrix that stay in cache in the dtype of the thin operand."""
+    rows, columns = matrix.shape[-2:]
+    count = int(np.prod(np.broadcast_shapes(matrix.shape[:-2], thin.shape[:-2])))
+    height = max(16, _PANEL_BYTES // max(1, thin.dtype.itemsize * columns * max(1, count)))
+    for start in range(0, rows, height):
+        chosen = slice(start, start + height)
+        yield chosen, matrix[..., chosen, :]

@@ -1,0 +1,155 @@
+"""Fewer columns for thin factors: the best ones of a product, and the best ones of its tangent part."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from .._array import Array, validate
+from .._linalg import RNG, beside
+from ..types import BodyFactors, LowRankFactors
+from .operator import operator_of
+from .svd import svd_sketch
+
+Factors = TypeVar("Factors", LowRankFactors, BodyFactors)
+
+# Of those of svd_sketch: one needs entries, the other has nothing to say for factors.
+METHODS = ("exact", "randomized", "krylov", "single_pass")
+
+
+def compress_factors(
+    factors: Factors,
+    /,
+    rank: int | None = None,
+    *,
+    method: str | None = None,
+    rtol: float | None = None,
+    max_rank: int | None = None,
+    masked: bool = False,
+    oversample: int | None = None,
+    power_iterations: int | None = None,
+    rng: RNG = None,
+    test_matrix: Array | str = "gaussian",
+) -> Factors:
+    """Approximate left @ rightᴴ by factors with fewer columns; the product is never formed.
+
+    Parameters
+    ----------
+    factors : LowRankFactors or BodyFactors
+        left (…, m, r) and right (…, n, r), with any number r of columns, also many times n.
+    rank : int, optional
+        k, from 1 to min(m, n); or `rtol`. Factors with no more columns than that are returned as they are.
+    method : {"exact", "randomized", "krylov", "single_pass"}, optional
+        As in :func:`svd_sketch`. By default ``"exact"`` where r ≤ k + 8, so that samples would be no thinner
+        than the factors, and ``"randomized"`` otherwise.
+    rtol, max_rank, masked, oversample, power_iterations, rng, test_matrix
+        As in :func:`svd_sketch`.
+
+    Returns
+    -------
+    LowRankFactors or BodyFactors
+        Of the type of `factors`, with k columns: left holds the singular values, right is orthonormal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges.
+
+    Notes
+    -----
+    The same sketch as that of the product, to rounding, for the same seed. Randomised: O(r(m + n)ℓ) for a
+    product with ℓ columns, of which there are 2q + 2. Exact: O((m + n)r² + r³).
+
+    To gather a sum of many terms in bounded memory, compress what has been gathered together with the next
+    block: ``compress_factors(LowRankFactors(xp.concat([total.left, left], axis=-1), …), k)``, or
+    :func:`add_factors`, which does that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> delta, h = rng.standard_normal((2, 100, 30)) / np.arange(1, 31) ** 2
+    >>> a, b = lu.compress_factors(lu.LowRankFactors(delta, h), 5, rng=1)
+    >>> a.shape, b.shape
+    ((100, 5), (100, 5))
+    >>> bool(np.linalg.norm(delta @ h.T - a @ b.T) < 0.01 * np.linalg.norm(delta @ h.T))
+    True
+    """
+    if not isinstance(factors, LowRankFactors | BodyFactors):
+        raise TypeError(f"factors must be LowRankFactors or BodyFactors, got {type(factors).__name__}.")
+    if method is not None:
+        validate.choice("method", method, METHODS)
+    op = operator_of("factors", factors)
+    width = int(factors.left.shape[-1])
+    if rank is not None and rtol is None:
+        rank = validate.rank(rank, op.smaller_side)
+        if width <= rank:
+            return factors
+    if method is None:
+        most = rank if rank is not None else max_rank
+        method = "exact" if width <= (op.smaller_side if most is None else most + 8) else "randomized"
+    sketch = svd_sketch(
+        factors, rank, method=method, rtol=rtol, max_rank=max_rank, masked=masked, oversample=oversample,
+        power_iterations=power_iterations, rng=rng, test_matrix=test_matrix,
+    )  # fmt: skip
+    return type(factors)(*sketch.factors())
+
+
+def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = None) -> Factors:
+    """The sum of two products of thin factors, compressed to `rank` columns where it has more.
+
+    Parameters
+    ----------
+    factors, more : LowRankFactors or BodyFactors
+        Both of one type, (…, m, r) and (…, n, r) with any r each.
+    rank : int
+        The most columns that the result may have.
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+        Source of the test matrix, where one is needed.
+
+    Returns
+    -------
+    LowRankFactors or BodyFactors
+        Of the type of the arguments.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together.
+
+    Notes
+    -----
+    A sequence of any length is gathered in the memory of rank + r columns. Every truncation drops what the
+    largest `rank` terms do not hold, and what is dropped does not come back: directions that grow slowly out
+    of many blocks are lost where they never are among those.
+
+    Examples
+    --------
+    Back-propagation through 50 time steps:
+
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> deltas, states = rng.standard_normal((2, 50, 20, 4))
+    >>> total = lu.LowRankFactors(deltas[0], states[0])
+    >>> for delta, state in zip(deltas[1:], states[1:]):
+    ...     total = lu.add_factors(total, lu.LowRankFactors(delta, state), rank=12)
+    >>> total.left.shape
+    (20, 12)
+    """
+    if type(factors) is not type(more):
+        raise TypeError(
+            f"factors and more must be of one type, got {type(factors).__name__} and {type(more).__name__}: "
+            f"LowRankFactors stand in the ambient frame, BodyFactors in that of a unitary matrix."
+        )
+    xp = validate.namespace_of(
+        left=factors.left, right=factors.right, more_left=more.left, more_right=more.right
+    )
+    for (name, first), second in zip(factors._asdict().items(), more, strict=True):
+        if first.ndim < 2 or second.ndim < 2 or first.shape[-2] != second.shape[-2]:
+            raise ValueError(
+                f"more.{name} must have the rows of factors.{name}, {tuple(first.shape)}, got "
+                f"{tuple(second.shape)}."
+            )
+    both = (beside(xp, first, second) for first, second in zip(factors, more, strict=True))
+    return compress_factors(type(factors)(*both), rank, rng=rng)

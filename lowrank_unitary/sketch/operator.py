@@ -1,0 +1,169 @@
+"""Anything that can be multiplied with thin blocks from both sides, and the blocks to multiply it with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+
+from .._array import Array, Namespace, astype, thin_dtype, validate
+from .._linalg import adjoint, adjoint_product, product
+from ..types import BodyFactors, LowRankFactors
+
+Product = Callable[[Array], Array]
+
+_KINDS = (
+    "an array, LowRankFactors, BodyFactors, a scipy sparse matrix, a LinearOperator, or a pair of callables "
+    "(matmul, adjoint_matmul)"
+)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An m×n matrix known by its products; `like` has the dtype and the device of its thin blocks."""
+
+    name: str
+    xp: Namespace
+    like: Array
+    batch: tuple[int, ...]
+    # None where only a product can tell.
+    rows: int | None
+    columns: int
+    _forward: Product
+    _backward: Product
+    array: Array | None = None
+    factors: LowRankFactors | BodyFactors | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """That of thin blocks."""
+        return thin_dtype(self.xp, self.like.dtype)
+
+    @property
+    def smaller_side(self) -> int:
+        """The largest rank that it can have."""
+        return self.columns if self.rows is None else min(self.rows, self.columns)
+
+    def forward(self, block: Array) -> Array:
+        """A @ block."""
+        return self._checked("matmul", self._forward(block), block)
+
+    def backward(self, block: Array) -> Array:
+        """Aᴴ @ block."""
+        result = self._checked("adjoint_matmul", self._backward(block), block)
+        if result.shape[-2] != self.columns:
+            raise ValueError(
+                f"{self.name} must have an adjoint product with {self.columns} rows, as many as the product "
+                f"takes, got {result.shape[-2]}: check that it is Aᴴ @ block."
+            )
+        return result
+
+    def _checked(self, product: str, result: Any, block: Array) -> Array:
+        if self.array is not None:
+            return result
+        if not compat.is_array_api_obj(result) or result.ndim < 2 or result.shape[-1] != block.shape[-1]:
+            got = tuple(result.shape) if hasattr(result, "shape") else type(result).__name__
+            raise ValueError(
+                f"the {product} of {self.name} must return an array with one column for each of the "
+                f"{block.shape[-1]} it is given, got {got}."
+            )
+        validate.same_dtype(self.xp, "test_matrix", self.like, **{f"the {product} of {self.name}": result})
+        return astype(self.xp, result, self.dtype)
+
+
+def operator_of(name: str, matrix: Any, like: Array | None = None) -> Operator:
+    """Products with whatever a caller may hand over as a matrix; `like` is a block that it shall be given."""
+    arrays = {} if like is None else {"test_matrix": like}
+    if compat.is_array_api_obj(matrix):
+        xp = validate.namespace_of(**{name: matrix}, **arrays)
+        validate.matrix(name, matrix)
+        return Operator(
+            name, xp, matrix, tuple(matrix.shape[:-2]), int(matrix.shape[-2]), int(matrix.shape[-1]),
+            lambda block: product(xp, matrix, block),
+            lambda block: adjoint_product(xp, matrix, block),
+            array=matrix,
+        )  # fmt: skip
+    if isinstance(matrix, LowRankFactors | BodyFactors):
+        return _of_factors(name, matrix, arrays)
+    if _is_sparse(matrix) or all(hasattr(matrix, part) for part in ("matmat", "rmatmat", "shape", "dtype")):
+        return _of_scipy(name, matrix, like)
+    if isinstance(matrix, tuple) and len(matrix) == 2 and all(map(callable, matrix)):
+        if like is None:
+            raise ValueError(
+                f"test_matrix must be an array of shape (…, n, ℓ) when {name} is a pair of callables, to say "
+                f"its size, dtype and device: see random_test_matrix."
+            )
+        xp = validate.namespace_of(**arrays)
+        return Operator(name, xp, like, tuple(like.shape[:-2]), None, int(like.shape[-2]), *matrix)
+    raise TypeError(f"{name} must be {_KINDS}, got {type(matrix).__name__}.")
+
+
+def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[str, Array]) -> Operator:
+    left, right = factors
+    xp = validate.namespace_of(left=left, right=right, **arrays)
+    validate.outer_factors(left, right)
+    batch = validate.batches(left=left, right=right)
+    dtype = thin_dtype(xp, xp.result_type(left.dtype, right.dtype))
+    left, right = astype(xp, left, dtype), astype(xp, right, dtype)
+    return Operator(
+        name, xp, left, batch, int(left.shape[-2]), int(right.shape[-2]),
+        lambda block: _through(xp, left, right, block),
+        lambda block: _through(xp, right, left, block),
+        factors=type(factors)(left, right),
+    )  # fmt: skip
+
+
+def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:
+    """The product left @ (rightᴴ @ block), with the few columns as rows.
+
+    Factors of many columns are often transposed views. For these times a thin block MKL takes up to 25 times
+    as long as for the transposed product. Only thin blocks are conjugated.
+    """
+    inner = adjoint(xp, adjoint(xp, block) @ right)
+    return (inner.mT @ left.mT).mT
+
+
+def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:
+    if len(matrix.shape) != 2 or 0 in matrix.shape:
+        raise ValueError(f"{name} must have shape (m, n) with m, n ≥ 1, got {tuple(matrix.shape)}.")
+    rows, columns = map(int, matrix.shape)
+    own = np.empty((1, 1), dtype=matrix.dtype)
+    validate.namespace_of(**{name: own} if like is None else {name: own, "test_matrix": like})
+    if like is not None:
+        validate.same_dtype(np, "test_matrix", like, **{name: own})
+    like = own if like is None else like
+    if _is_sparse(matrix):
+        transposed = matrix.conj().T
+        products: tuple[Product, Product] = (lambda block: matrix @ block, lambda block: transposed @ block)
+    else:
+        products = (matrix.matmat, lambda block: _adjoint_product(name, matrix, block))
+    return Operator(name, compat.array_namespace(like), like, (), rows, columns, *products)
+
+
+def refuse_callables(name: str, matrix: Any, method: str) -> None:
+    """For methods that need to know the number of rows before the first product."""
+    if isinstance(matrix, tuple) and not isinstance(matrix, LowRankFactors | BodyFactors):
+        raise TypeError(
+            f"{name} must be more than a pair of callables for method={method!r}, which needs its number of "
+            f"rows: wrap them in a scipy.sparse.linalg.LinearOperator."
+        )
+
+
+def _adjoint_product(name: str, operator: Any, block: Array) -> Array:
+    try:
+        return operator.rmatmat(block)
+    except (NotImplementedError, TypeError) as error:
+        # Either is what scipy raises for an operator that was given none.
+        raise TypeError(
+            f"{name} must have an adjoint product, which failed with: {error}. Give the LinearOperator an "
+            f"rmatvec or rmatmat."
+        ) from error
+
+
+def _is_sparse(matrix: Any) -> bool:
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(matrix))

@@ -1,0 +1,210 @@
+"""Rank-k SVD sketches of a matrix: exact, randomised, and the two samplers of the projUNN paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._array import Array, Namespace, astype, validate
+from .._linalg import COLUMNS, RNG, svd, uniform_block
+from ..types import SVDSketch
+from .operator import Operator, operator_of, refuse_callables
+from .range_finder import (
+    columns_basis,
+    factored_svd,
+    in_basis,
+    krylov_basis,
+    least_squares,
+    power_basis,
+    single_pass,
+    truncated,
+)
+from .test_matrix import Samples
+from .tolerance import MEASURING, MISSED, basis_within, largest_rank, left_over, surely, terms_at_tolerance
+
+# What each method takes beside rank, rng and the matrix.
+_OPTIONS = {
+    "randomized": ("oversample", "power_iterations", "test_matrix", "rtol"),
+    "krylov": ("oversample", "power_iterations", "test_matrix"),
+    "single_pass": ("oversample", "test_matrix"),
+    "exact": ("rtol",),
+    "lsi": ("test_matrix",),
+    "columns": ("oversample",),
+}
+METHODS = tuple(_OPTIONS)
+
+
+def svd_sketch(
+    matrix: Any,
+    /,
+    rank: int | None = None,
+    *,
+    method: str = "randomized",
+    rtol: float | None = None,
+    max_rank: int | None = None,
+    masked: bool = False,
+    oversample: int | None = None,
+    power_iterations: int | None = None,
+    rng: RNG = None,
+    test_matrix: Array | str = "gaussian",
+) -> SVDSketch:
+    """Approximate a matrix by one of rank k, as a truncated singular value decomposition.
+
+    Parameters
+    ----------
+    matrix : array, shape (…, m, n), or operator
+        Real or complex, any batch of leading axes. Also :class:`LowRankFactors` or :class:`BodyFactors`,
+        whose product is never formed; a scipy sparse matrix; a ``scipy.sparse.linalg.LinearOperator``; or a
+        pair of callables (matmul, adjoint_matmul) that take thin blocks, with an array for `test_matrix`.
+    rank : int, optional
+        k, from 1 to min(m, n). Either this or `rtol`.
+    method : {"randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
+        ``"randomized"``: range finder with oversampling and re-orthonormalised power iterations [1]_.
+        ``"krylov"``: all the blocks of the power iterations and not only the last [2]_.
+        ``"single_pass"``: three sketches of the matrix, none of which waits for another [3]_.
+        ``"exact"``: the best approximation, from a full SVD.
+        ``"lsi"``: least-squares interpolation, one pass with k Haar-distributed samples [4]_.
+        ``"columns"``: columns drawn with probability proportional to their squared norms [5]_.
+    rtol : float, optional
+        For ``"randomized"`` and ``"exact"`` in place of a rank: the smallest rank with
+        ‖matrix − sketch‖ ≤ rtol ‖matrix‖ (Frobenius), found block by block. For ``"randomized"`` what is left
+        is measured with ten further samples; it is more than that with probability 0.01 at most.
+    max_rank : int, optional
+        With `rtol`: no more than this, also where the tolerance asks for more. By default min(m, n).
+    masked : bool
+        With `rtol`: return `max_rank` columns whatever the rank, with zeros in S beyond it: a shape that does
+        not depend on values, as jit and arrays on a GPU need it.
+    oversample : int, optional
+        Samples beyond k, for ``"randomized"`` (default 8), ``"krylov"`` (4), ``"single_pass"`` (k + 8) and
+        ``"columns"`` (k).
+    power_iterations : int, optional
+        Applications of matrix matrixᴴ to the samples, for ``"randomized"`` and ``"krylov"`` (default 2).
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+        Source of the random test matrix; None draws a new one from the operating system. The same seed
+        gives the same test matrix on every array namespace and device.
+    test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
+        Its distribution, or the matrix itself: shape (…, n, k + oversample), which then sets the
+        oversampling; for ``"lsi"`` (…, m, k).
+
+    Returns
+    -------
+    SVDSketch
+        U (…, m, k), S (…, k), Vh (…, k, n); in float32 for a matrix in half precision.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges, or options that the method does not have.
+
+    Notes
+    -----
+    Cost with ℓ = k + oversample and q power iterations: (2q + 2) products of the matrix with ℓ columns for
+    ``"randomized"``; the same for ``"krylov"``, the last with (q + 1)ℓ columns; 2 products with ℓ and 3ℓ + 1
+    columns for ``"single_pass"``; 2 with k columns for ``"lsi"``, 1 with k and 1 with ℓ for ``"columns"``,
+    O(mn min(m, n)) for ``"exact"``. All methods are scale-invariant: no absolute constant occurs, so the
+    sketch of s·A is s times the sketch of A. Rank-deficient samples stay orthonormal (Householder QR). A
+    matrix holding NaN gives NaN.
+
+    With two power iterations and 8 further samples the captured energy is 0.998 of the optimum on average for
+    singular values falling like j^-½ (n = 400, k = 1, 4, 16; 0.993 at worst); with one iteration 0.986.
+    :func:`sketch_error` measures what a sketch has missed.
+
+    References
+    ----------
+    .. [1] Nathan Halko, Per-Gunnar Martinsson, Joel A. Tropp, "Finding structure with randomness", SIAM
+       Review 53 (2011), algorithms 4.4 and 5.1. By blocks: Per-Gunnar Martinsson, Sergey Voronin, "A
+       randomized blocked algorithm for efficiently computing rank-revealing factorizations of matrices",
+       SIAM J. Sci. Comput. 38 (2016).
+    .. [2] Cameron Musco, Christopher Musco, "Randomized block Krylov methods for stronger and faster
+       approximate singular value decomposition", NeurIPS 2015.
+    .. [3] Joel A. Tropp, Alp Yurtsever, Madeleine Udell, Volkan Cevher, "Streaming low-rank matrix
+       approximation with an application to scientific simulation", SIAM J. Sci. Comput. 41 (2019).
+    .. [4] Bobak Kiani, Randall Balestriero, Yann LeCun, Seth Lloyd, "projUNN: efficient method for training
+       deep networks with unitary matrices", NeurIPS 2022. There the factor √(n/k) is added to an absolute
+       constant; here only the row space of the samples is used, which no scale changes.
+    .. [5] Petros Drineas, Ravi Kannan, Michael W. Mahoney, "Fast Monte Carlo algorithms for matrices II",
+       SIAM J. Comput. 36 (2006), LinearTimeSVD.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> matrix = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 40))
+    >>> U, S, Vh = lu.svd_sketch(matrix, 3, rng=1)
+    >>> np.allclose((U * S) @ Vh, matrix)
+    True
+    >>> lu.svd_sketch(matrix, rtol=1e-3, rng=1).S.shape
+    (3,)
+    """
+    validate.choice("method", method, METHODS)
+    given = None if isinstance(test_matrix, str) else test_matrix
+    if method in ("lsi", "single_pass"):
+        refuse_callables("matrix", matrix, method)
+    op = operator_of("matrix", matrix, None if method == "lsi" else given)
+    xp = op.xp
+    for name, value in (
+        ("oversample", oversample),
+        ("power_iterations", power_iterations),
+        ("test_matrix", given),
+        ("rtol", rtol),
+    ):
+        if value is not None and name not in _OPTIONS[method]:
+            raise ValueError(f"{name} has no meaning for method={method!r}: leave it out.")
+    k = largest_rank(op.smaller_side, rank, rtol, max_rank, masked=masked)
+    extra = {"krylov": 4, "single_pass": k + 8, "columns": k}.get(method, 8)
+    extra = extra if oversample is None else validate.count("oversample", oversample)
+    q = 2 if power_iterations is None else validate.count("power_iterations", power_iterations)
+    rows = op.rows or 0
+    least = k if rtol is None else 1
+    # The exact method draws nothing: None is good enough for it in a trace.
+    draws = 0 if method == "exact" else rng
+    samples = Samples.of(op, test_matrix, least, draws, rows=rows if method == "lsi" else op.columns)
+    width = samples.width(min(k + extra, op.smaller_side))
+
+    if method == "exact":
+        sketch = _exact(op)
+        if rtol is not None:
+            return _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, rtol, k, masked)
+    elif method == "columns":
+        uniform = uniform_block(xp, (*op.batch, 1, k + extra), op.like, samples.rng, COLUMNS)
+        sketch = in_basis(op, columns_basis(xp, _array(op, method), k, uniform))
+    elif method == "lsi":
+        sketch = least_squares(op, samples.left(rows, k) if given is None else samples.right(width))
+    elif method == "single_pass":
+        core = 2 * width + 1
+        left = samples.left(rows, width + core)
+        right = samples.right(width), samples.right(core, width)
+        sketch = single_pass(op, *right, left[..., :width], left[..., width:])
+    elif method == "krylov":
+        sketch = in_basis(op, krylov_basis(op, samples.right(width), q))
+    elif rtol is None:
+        sketch = in_basis(op, power_basis(op, samples.right(width), q))
+    else:
+        basis, seen = basis_within(op, samples, width, q, rtol, masked=masked)
+        bound = surely(xp, op.dtype, MEASURING, MISSED)
+        return _within(xp, in_basis(op, basis), left_over(xp, basis, seen), bound, rtol, k, masked)
+    validate.rank(k, sketch.S.shape[-1])
+    return truncated(sketch, k)
+
+
+def _within(
+    xp: Namespace, sketch: SVDSketch, left: Array, bound: float, rtol: float, most: int, masked: bool
+) -> SVDSketch:
+    terms, mask = terms_at_tolerance(xp, sketch.S, left, bound, rtol, most, masked=masked)
+    kept = truncated(sketch, terms)
+    return SVDSketch(kept.U, xp.where(mask, kept.S, 0.0), kept.Vh)
+
+
+def _exact(op: Operator) -> SVDSketch:
+    if op.factors is not None:
+        return factored_svd(op.xp, *op.factors)
+    return SVDSketch(*svd(op.xp, _array(op, "exact")))
+
+
+def _array(op: Operator, method: str) -> Array:
+    if op.array is None:
+        raise TypeError(
+            f"{op.name} must be an array for method={method!r}, which needs its entries: make it one, or "
+            f"take method='randomized', which needs products only."
+        )
+    return astype(op.xp, op.array, op.dtype)

@@ -1,0 +1,147 @@
+"""The random test matrices of sketches, for those who apply them themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._array import Array, Namespace, astype, validate
+from .._linalg import ERRORS, KINDS, LEFT, RIGHT, RNG, key_of, random_block
+from .operator import Operator
+
+
+def random_test_matrix(
+    rows: int,
+    columns: int,
+    /,
+    *,
+    kind: str = "gaussian",
+    first_row: int = 0,
+    first_column: int = 0,
+    dtype: Any = None,
+    batch: tuple[int, ...] = (),
+    rng: RNG = None,
+    xp: Namespace = np,
+    device: Any = None,
+) -> Array:
+    """Part of the random matrix that a sketch is made with; entries of mean 0 and E|ω|² = 1.
+
+    An entry is a function of the seed, its row and its column, and of nothing else: the same on every
+    namespace and device, in a matrix of any size, and in any part of it.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of the part.
+    kind : {"gaussian", "rademacher", "sparse_sign"}
+        Normal numbers; ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8) (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of
+        each row and zeros elsewhere, which for ℓ < 8 is the same as ±1. Where they are depends on ℓ, so that
+        sparse signs cannot be cut into columns.
+    first_row, first_column : int
+        Where the part begins.
+    dtype : dtype of the namespace, optional
+        float32, float64, complex64 or complex128; by default that of the namespace, float64
+        for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without ``jax_enable_x64``.
+    batch : tuple of int
+        Leading axes: a stream for every matrix, the first of which is that of a matrix alone.
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+        Source of randomness.
+    xp : namespace
+        numpy, torch, jax.numpy, cupy, …
+    device : device of the namespace, optional
+        Where the result is to live.
+
+    Returns
+    -------
+    array, shape (…, rows, columns)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges.
+
+    Notes
+    -----
+    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers from
+    two words by Box and Muller, with 23 bits each, so that none is larger than 5.8. Random bits agree to the
+    last, values to rounding. An int seed gives the same as ``jax.random.key`` of it, which drops all but its
+    lower 32 bits where JAX runs without float64.
+
+    References
+    ----------
+    John Salmon, Mark Moraes, Ron Dror, David Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Examples
+    --------
+    A matrix that lives in two parts, each of which draws its own rows:
+
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> whole = lu.random_test_matrix(6, 3, rng=0)
+    >>> lower = lu.random_test_matrix(2, 3, first_row=4, rng=0)
+    >>> bool(np.all(lower == whole[4:]))
+    True
+    """
+    validate.choice("kind", kind, KINDS)
+    counts = {"rows": rows, "columns": columns, "first_row": first_row, "first_column": first_column}
+    for name, value in counts.items():
+        validate.count(name, value)
+    for first, size in (("first_row", rows), ("first_column", columns)):
+        if counts[first] + size > 1 << 31:
+            raise ValueError(
+                f"{first} must be at most 2³¹ − {size}, got {counts[first]}: 2³¹ is the most in an axis."
+            )
+    if kind == "sparse_sign" and first_column:
+        raise ValueError("first_column must be 0 for kind='sparse_sign', whose rows cannot be cut.")
+    like = validate.prototype(xp, dtype, device)
+    xp = validate.namespace_of(dtype=like)
+    shape = (*(validate.count("batch", size) for size in batch), rows, columns)
+    return random_block(xp, shape, like, rng, RIGHT, kind, (first_row, first_column))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where the columns of the test matrices of an operator come from."""
+
+    op: Operator
+    kind: str
+    given: Array | None
+    rng: RNG
+
+    @classmethod
+    def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
+        """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
+        if isinstance(test_matrix, str):
+            # One key for all blocks of a call: a Generator advances once, however many there are.
+            return cls(op, validate.choice("test_matrix", test_matrix, KINDS), None, key_of(rng, op.like))
+        if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
+            raise ValueError(
+                f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "
+                f"{tuple(test_matrix.shape)}."
+            )
+        validate.batches(**{op.name: op.like, "test_matrix": test_matrix})
+        validate.same_dtype(op.xp, op.name, op.like, test_matrix=test_matrix)
+        return cls(op, "gaussian", astype(op.xp, test_matrix, op.dtype), rng)
+
+    def right(self, columns: int, first: int = 0) -> Array:
+        """Columns of Ω from `first` on."""
+        if self.given is not None and first + columns <= self.given.shape[-1]:
+            return self.given[..., first : first + columns]
+        shape = (*self.op.batch, self.op.columns, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, RIGHT, self.kind, (0, first))
+
+    def width(self, width: int) -> int:
+        """How many columns there are: those of a matrix that was given, or as many as are wanted."""
+        return width if self.given is None else int(self.given.shape[-1])
+
+    def measuring(self, columns: int) -> Array:
+        """Columns that no basis is made of, always Gaussian."""
+        shape = (*self.op.batch, self.op.columns, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, ERRORS)
+
+    def left(self, rows: int, columns: int) -> Array:
+        """A test matrix for the other side."""
+        shape = (*self.op.batch, rows, columns)
+        return random_block(self.op.xp, shape, self.op.like, self.rng, LEFT, self.kind)

@@ -1,0 +1,126 @@
+"""A rank for a tolerance: a basis that grows until it leaves little, and the terms of it that are needed."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from .._array import Array, Namespace, astype, is_complex, placement, validate, values_are_at_hand
+from .._linalg import adjoint, frobenius_norm, qr
+from .operator import Operator
+from .range_finder import extended, power_basis
+from .test_matrix import Samples
+
+# Rank by tolerance: columns of a block, and of the further one that only measures what is left; the chance
+# that more is left than a bound made of it says.
+BLOCK, MEASURING, MISSED = 8, 10, 0.01
+
+
+def largest_rank(
+    largest: int, rank: int | None, rtol: float | None, max_rank: int | None, *, masked: bool
+) -> int:
+    """k, or with a tolerance the most that it may be."""
+    if (rank is None) == (rtol is None):
+        both = "both" if rank is not None else "neither"
+        raise ValueError(
+            f"give either rank or rtol, got {both}: rank is how many terms, rtol how small an error."
+        )
+    if rtol is None:
+        if max_rank is not None or masked:
+            raise ValueError("max_rank and masked have no meaning without rtol: leave them out.")
+        return validate.rank(rank, largest)
+    if not isinstance(rtol, Real):
+        raise TypeError(f"rtol must be a real number, got {rtol!r} of type {type(rtol).__name__}.")
+    if not 0 <= rtol < 1:
+        raise ValueError(
+            f"rtol must be at least 0 and less than 1, a share of the norm of the matrix, got {rtol}."
+        )
+    return largest if max_rank is None else validate.rank(max_rank, largest, "max_rank")
+
+
+def basis_within(
+    op: Operator, samples: Samples, width: int, q: int, rtol: float, *, masked: bool
+) -> tuple[Array, Array]:
+    """A basis that misses no more than rtol ‖A‖, or of full width, and AΩ/√ℓ of ℓ columns that measure."""
+    if masked:
+        seen = op.forward(samples.measuring(MEASURING))
+        basis = power_basis(op, samples.right(width), q)
+    else:
+        _readable(op.like)
+        basis, seen = _grown_basis(op, samples, q, rtol, width)
+    # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
+    return basis, seen / math.sqrt(MEASURING)
+
+
+def _readable(x: Array) -> None:
+    if not values_are_at_hand(x):
+        raise ValueError(
+            "masked must be True with rtol where no value can be read, under jit or on a GPU: no shape can "
+            "depend on one there. The result then has max_rank columns, with zeros in S."
+        )
+
+
+def _grown_basis(
+    op: Operator, samples: Samples, power_iterations: int, rtol: float, widest: int
+) -> tuple[Array, Array]:
+    """A basis grown by blocks."""
+    xp = op.xp
+    seen = op.forward(samples.measuring(MEASURING))
+    # Half of the square for what the basis leaves, so that the other half can be truncated.
+    share = math.sqrt(0.5) * rtol / surely(xp, op.dtype, MEASURING, MISSED)
+    bound = share * frobenius_norm(xp, seen)
+    basis = power_basis(op, samples.right(min(BLOCK, widest)), power_iterations)
+    while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, seen) > bound)):
+        width = basis.shape[-1]
+        new = samples.right(min(BLOCK, widest - width), width)
+        grown, block = extended(xp, basis, op.forward(new))
+        for _ in range(power_iterations):
+            other, _ = qr(xp, op.backward(block))
+            grown, block = extended(xp, basis, op.forward(other))
+        basis = grown
+    return basis, seen
+
+
+def left_over(xp: Namespace, basis: Array, seen: Array) -> Array:
+    """‖(I − QQᴴ)AΩ‖_F from Q and AΩ."""
+    return frobenius_norm(xp, seen - basis @ (adjoint(xp, basis) @ seen))
+
+
+def surely(xp: Namespace, dtype: Any, columns: int, chance: float) -> float:
+    """The factor from a Frobenius norm estimated with Gaussian columns to a bound of the true one.
+
+    It fails with the given chance for a matrix of rank one, and less often for any other.
+    """
+    import scipy.special
+
+    # ‖EΩ‖² is a sum of chi-squares weighted by the squared singular values of E; the lower tail is heaviest
+    # where all the weight is on one. A complex column counts twice, its two parts having half the variance.
+    half = columns if is_complex(xp, dtype) else 0.5 * columns
+    return float(math.sqrt(half / scipy.special.gammaincinv(half, chance)))
+
+
+def terms_at_tolerance(
+    xp: Namespace, sizes: Array, left: Array, surely: float, rtol: float, most: int, *, masked: bool
+) -> tuple[int, Array]:
+    """How many leading terms leave no more than rtol ‖A‖: at least one, at most `most`; and a mask of them.
+
+    `sizes` are the norms of orthogonal terms in descending order, `left` estimates the norm of what none of
+    them holds, and `surely · left` is a bound of it. The number is that of the matrix of the batch that needs
+    most, or `most` itself where masked.
+    """
+    left = astype(xp, left, sizes.dtype)[..., None]
+    # Squares beside the largest number: those of float32 numbers of 1e-30 are zero.
+    largest = xp.maximum(sizes[..., :1], left)
+    unit = xp.where(largest > 0, largest, 1.0)
+    squares, left_squared = (sizes / unit) ** 2, (left / unit) ** 2
+    tails = xp.flip(xp.cumulative_sum(xp.flip(squares, axis=-1), axis=-1), axis=-1)
+    allowed = rtol**2 * (tails[..., :1] + left_squared) - surely**2 * left_squared
+    # tails[r] is what is left when r terms are kept.
+    rank = xp.sum(astype(xp, tails > allowed, xp.int32), axis=-1, keepdims=True)
+    most = min(most, sizes.shape[-1])
+    if not masked:
+        _readable(sizes)
+        most = max(1, min(most, int(xp.max(rank)))) if math.prod(rank.shape) else 1
+    index = xp.arange(most, dtype=rank.dtype, device=placement(sizes))
+    return most, (index < rank) | (index == 0)

@@ -1,0 +1,196 @@
+"""Momentum in the body frame: a low-rank tangent that is carried along with U, and scalings of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
+from .._linalg import adjoint, beside, qr, unit_scaled
+from ..types import BodyFactors, checked_body_factors
+from .planes import leading_planes
+
+SCALINGS = ("none", "scalar", "rows")
+# Rows of the second moment this much below the mean one are not scaled up any further.
+_FLOOR = 1e-8
+
+
+class MomentumState(NamedTuple):
+    """The running averages of a descent; arrays of fixed shapes, to be saved like any others.
+
+    Attributes
+    ----------
+    momentum : BodyFactors, both (…, n, k)
+        (C, Q), with skew(C Qᴴ) the average tangent, in the body frame.
+    second : array, shape (…, 0, 1), (…, 1, 1) or (…, n, 1)
+        Root mean square of the entries of the tangent: none, of the whole matrix, or row by row. Real.
+    steps : array, shape ()
+        Number of steps taken, real.
+    """
+
+    momentum: BodyFactors
+    second: Array
+    steps: Array
+
+    @classmethod
+    def start(cls, unitary: Array, /, rank: int, *, scaling: str = "none") -> MomentumState:
+        """Averages of nothing.
+
+        Parameters
+        ----------
+        unitary : array, shape (…, n, n)
+            The matrix that is going to be moved.
+        rank : int
+            k, the number of columns that the momentum is kept to.
+        scaling : {"none", "scalar", "rows"}
+            Whether :func:`momentum_step` divides by a root mean square of the gradients, as RMSprop and Adam
+            do, and of what.
+
+        Returns
+        -------
+        MomentumState
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments outside the stated ranges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.MomentumState.start(np.eye(10), 3, scaling="rows").second.shape
+        (10, 1)
+        """
+        xp = validate.namespace_of(unitary=unitary)
+        n = validate.square("unitary", unitary)
+        k = validate.rank(rank, n)
+        rows = {"none": 0, "scalar": 1, "rows": n}[validate.choice("scaling", scaling, SCALINGS)]
+        batch, place = tuple(unitary.shape[:-2]), placement(unitary)
+        dtype = thin_dtype(xp, unitary.dtype)
+        real = real_dtype(xp, dtype)
+        # Two arrays: JAX cannot donate one twice.
+        zeros = (xp.zeros((*batch, n, k), dtype=dtype, device=place) for _ in range(2))
+        second = xp.zeros((*batch, rows, 1), dtype=real, device=place)
+        return cls(BodyFactors(*zeros), second, xp.zeros((), dtype=real, device=place))
+
+
+def momentum_step(
+    body_factors: BodyFactors,
+    state: MomentumState,
+    /,
+    *,
+    decay: float = 0.9,
+    second_decay: float = 0.999,
+    average: bool = True,
+    nesterov: bool = False,
+) -> tuple[BodyFactors, MomentumState]:
+    """Average tangents over steps, and return the direction to move along.
+
+    Parameters
+    ----------
+    body_factors : BodyFactors
+        Body factors of this step's gradient, of any number of columns: from :func:`tangent_sketch`, from
+        :func:`compress_tangent`, or those of a layer as they are. Only their tangent part counts.
+    state : MomentumState
+        From :meth:`MomentumState.start`, then from the last call.
+    decay : float
+        β₁, from 0 to less than 1: the average is over about 1/(1 − β₁) steps.
+    second_decay : float
+        β₂, the same for the mean squares, where the state has them.
+    average : bool
+        True: M ← β₁M + (1 − β₁)A, divided by 1 − β₁ᵗ, as in Adam [1]_. False: M ← β₁M + A, as torch and optax
+        define SGD with momentum (heavy ball).
+    nesterov : bool
+        Look ahead: the direction is β₁M plus the last term once more, (1 − β₁)A or A.
+
+    Returns
+    -------
+    direction : BodyFactors
+        (C, Q) of k columns. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends.
+    state : MomentumState
+        For the next call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments outside the stated ranges or that do not fit together.
+
+    Notes
+    -----
+    A is the tangent of this step, and M is truncated to the best k columns.
+    M is a tangent at every U: moving to U F leaves it where it is in the body frame, at no cost.
+
+    Scaled by ``"scalar"`` the direction is divided by the root mean square r of all entries of the tangents;
+    by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. Squares are those of
+    absolute values for complex entries. Both make the step independent of the size of the loss; no absolute
+    constant is added, and a zero gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no
+    n×n array occurs.
+
+    References
+    ----------
+    .. [1] Diederik Kingma, Jimmy Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> U, target = np.eye(16), lu.cayley_unitary(16, rng=1)
+    >>> state = lu.MomentumState.start(U, 4, scaling="scalar")
+    >>> for step in range(200):
+    ...     body = lu.tangent_sketch(U, U - target, 4, rng=step)
+    ...     direction, state = lu.momentum_step(body, state)
+    ...     eta = 0.1 * 0.97**step
+    ...     U = lu.rotate(U, lu.transport_rotation(lu.BodyFactors(-eta * direction.left, direction.right)))
+    >>> bool(np.linalg.norm(U - target) < 0.05)
+    True
+    """
+    xp, n, _ = checked_body_factors(body_factors)
+    C, Q = state.momentum
+    validate.namespace_of(body_factors=body_factors.left, momentum=C, second=state.second, steps=state.steps)
+    validate.factor_pair("state.momentum.left", C, "state.momentum.right", Q, n)
+    k, dtype = C.shape[-1], C.dtype
+    for name, value in (("decay", decay), ("second_decay", second_decay)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
+    validate.same_dtype(xp, "state.momentum", C, body_factors=body_factors.left)
+    left, right = (astype(xp, x, dtype) for x in body_factors)
+    steps = state.steps + 1.0
+    latest = (1.0 - decay if average else 1.0) * left
+    mean, _ = leading_planes(xp, beside(xp, decay * C, latest), beside(xp, Q, right), k)
+    # decay⁰ = 1 also for decay = 0.
+    direction = BodyFactors(mean.left / (1.0 - decay**steps), mean.right) if average else mean
+    if nesterov:
+        ahead = beside(xp, decay * direction.left, latest)
+        direction, _ = leading_planes(xp, ahead, beside(xp, direction.right, right), k)
+    second = state.second
+    if second.shape[-2]:
+        rms = row_rms(xp, left, right)
+        if second.shape[-2] == 1:
+            rms, unit = unit_scaled(xp, rms)
+            rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
+        # Roots and not squares: those of float32 gradients of 1e-30 are zero.
+        second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
+        scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps))
+        direction = BodyFactors(*(astype(xp, scale, dtype) * x for x in direction))
+    return direction, MomentumState(mean, second, steps)
+
+
+def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
+    """Root mean square of every row of skew(left rightᴴ), shape (…, n, 1), from thin products."""
+    n = left.shape[-2]
+    a, a_unit = unit_scaled(xp, left)
+    b, b_unit = unit_scaled(xp, right)
+    # Row i is (a_i Bᴴ − b_i Aᴴ)/2; with an orthonormal basis of [A, B] its length is that of 2k numbers.
+    R = qr(xp, beside(xp, a, b))[1]
+    k = a.shape[-1]
+    rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
+    norms = xp.linalg.vector_norm(rows, axis=-1, keepdims=True)
+    return (0.5 / math.sqrt(n)) * norms * a_unit * b_unit
+
+
+def _inverse_root(xp: Namespace, rms: Array) -> Array:
+    """rms^(−½), but no more than that of a row far below the mean one; 0 where all rows are zero."""
+    floor = _FLOOR * xp.mean(rms, axis=-2, keepdims=True)
+    floored = xp.where(rms < floor, floor, rms)
+    return xp.where(floored == 0, 0.0, 1.0 / xp.sqrt(xp.where(floored == 0, 1.0, floored)))

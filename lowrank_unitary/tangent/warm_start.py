@@ -1,0 +1,171 @@
+"""Tangent sketches of a slowly changing gradient, each beginning where the last one ended."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from .._array import Array, validate
+from .._linalg import RIGHT, RNG, START, adjoint, beside, qr, random_block, svd
+from ..types import BodyFactors, LowRankFactors
+from .planes import leading_planes, two_sided
+from .sketch import Tangent, samples_for
+
+
+class SketchState(NamedTuple):
+    """What one tangent sketch hands to the next: arrays of fixed shapes, to be saved like any others.
+
+    Attributes
+    ----------
+    basis : array, shape (…, n, ℓ)
+        Orthonormal columns, the most important directions of the last tangent first.
+    missed : BodyFactors, both (…, n, r)
+        What the last samples told and the last sketch had no room for; r = 0 without error feedback.
+    """
+
+    basis: Array
+    missed: BodyFactors
+
+    @classmethod
+    def start(
+        cls,
+        unitary: Array,
+        /,
+        rank: int,
+        *,
+        oversample: int | None = None,
+        feedback: bool = False,
+        rng: RNG = None,
+    ) -> SketchState:
+        """A state that knows nothing: the first sketch is as good as :func:`tangent_sketch`.
+
+        Parameters
+        ----------
+        unitary : array, shape (…, n, n)
+            The matrix that is going to be moved.
+        rank : int
+            k of the sketches.
+        oversample : int, optional
+            Samples beyond k, by default k + 4.
+        feedback : bool
+            Carry what a sketch has no room for to the next one.
+        rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+            Source of the first basis.
+
+        Returns
+        -------
+        SketchState
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments outside the stated ranges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.SketchState.start(np.eye(10), 3, rng=0).basis.shape
+        (10, 10)
+        """
+        xp = validate.namespace_of(unitary=unitary)
+        n = validate.square("unitary", unitary)
+        k = validate.rank(rank, n)
+        width = samples_for(n, k, oversample)
+        block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START)
+        nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
+        return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))
+
+
+def warm_tangent_sketch(
+    unitary: Array,
+    gradient: Array | LowRankFactors,
+    state: SketchState,
+    /,
+    rank: int,
+    *,
+    refresh: float = 0.25,
+    rng: RNG = None,
+) -> tuple[BodyFactors, SketchState]:
+    """Sketch the tangent part of a gradient along the directions of the last sketch and some new ones.
+
+    Parameters
+    ----------
+    unitary, gradient
+        As :func:`tangent_sketch` takes them; `gradient` may also be BodyFactors.
+    state : SketchState
+        From :meth:`SketchState.start`, then from the last call.
+    rank : int
+        k.
+    refresh : float
+        Share of the samples that are drawn anew, from 0 to 1, rounded up to whole columns. With 0 directions
+        that the first basis did not have never come in where the gradient keeps a space invariant, and a
+        descent can end there; with 1 nothing is remembered.
+    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+        Source of the new samples: another seed for every step.
+
+    Returns
+    -------
+    body_factors : BodyFactors
+        (C, Q) as :func:`tangent_sketch` returns them, of the tangent and, with feedback, of what was missed.
+    state : SketchState
+        For the next call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together.
+
+    Notes
+    -----
+    As many products as a cold sketch without power iterations; it amounts to a power iteration that goes on
+    over the steps, as far as the gradient stays what it was. The body frame moves with U, and so does what is
+    remembered. With feedback every direction is used sooner or later, at the price of steps along gradients
+    that are several steps old.
+
+    References
+    ----------
+    Error feedback for low-rank updates: Thijs Vogels, Sai Praneeth Karimireddy, Martin Jaggi, "PowerSGD:
+    practical low-rank gradient compression for distributed optimization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> rng = np.random.default_rng(0)
+    >>> U, target = np.eye(16), lu.cayley_unitary(16, rng=1)
+    >>> state = lu.SketchState.start(U, 2, rng=2)
+    >>> for step in range(60):
+    ...     body, state = lu.warm_tangent_sketch(U, U - target, state, 2, rng=step)
+    ...     U = lu.rotate(U, lu.transport_rotation(lu.BodyFactors(-0.5 * body.left, body.right)))
+    >>> bool(np.linalg.norm(U - target) < 1e-3)
+    True
+    """
+    tangent = Tangent.of(unitary, gradient)
+    xp, n = tangent.xp, tangent.gradient.columns
+    k = validate.rank(rank, n)
+    validate.namespace_of(unitary=tangent.like, basis=state.basis, missed=state.missed.left)
+    width, carried = state.basis.shape[-1], state.missed.left.shape[-1]
+    if state.basis.shape[-2] != n or width < k or carried > n - k:
+        raise ValueError(
+            f"state must have been started for n = {n} and rank = {k}, got one of the shapes "
+            f"{tuple(state.basis.shape)} and {tuple(state.missed.left.shape)}."
+        )
+    if not 0 <= refresh <= 1:
+        raise ValueError(f"refresh must be a share from 0 to 1, got {refresh}.")
+    fresh = math.ceil(refresh * width)
+    kept = state.basis[..., : width - fresh]
+    new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT)
+    left, right = state.missed
+
+    def product(block: Array) -> Array:
+        turned, _ = tangent.product(block)
+        return turned + 0.5 * (left @ (adjoint(xp, right) @ block) - right @ (adjoint(xp, left) @ block))
+
+    basis, _ = qr(xp, product(beside(xp, kept, new)))
+    image = product(basis)
+    found, _ = leading_planes(xp, *two_sided(xp, image, basis), k + carried)
+    # The image is one more application of A: its directions are those of the next basis, longest first.
+    directions, R = qr(xp, image)
+    step, missed = (BodyFactors(*(x[..., part] for x in found)) for part in (slice(k), slice(k, None)))
+    return step, SketchState(directions @ svd(xp, R)[0], missed)

@@ -1,0 +1,347 @@
+"""The objects that flow through the library: named tuples of arrays, each in one stated frame."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ._array import Array, Namespace, astype, thin_dtype, validate
+from ._linalg import adjoint, adjoint_product, beside, eye_like, scaled_columns, thin_product
+
+
+class BodyFactors(NamedTuple):
+    """Thin factors of an n×n matrix in the body frame, where the unitary is the identity.
+
+    They stand for ``left @ rightᴴ`` as a step from U to U (I + left rightᴴ). A type of its own, so
+    that it cannot be confused with :class:`LowRankFactors` unseen.
+
+    Attributes
+    ----------
+    left, right : array, shape (…, n, k)
+        The two factors.
+    """
+
+    left: Array
+    right: Array
+
+    def scaled(self, factor: Any, /) -> BodyFactors:
+        """The factors of a multiple of the matrix: ``BodyFactors(factor * left, right)``.
+
+        Parameters
+        ----------
+        factor : float or real array broadcasting against the batch
+            A number for every matrix, such as −η to descend by a step of size η.
+
+        Returns
+        -------
+        BodyFactors
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.BodyFactors(np.ones((2, 1)), np.ones((2, 1))).scaled(-0.5).dense()
+        array([[-0.5, -0.5],
+               [-0.5, -0.5]])
+        """
+        xp, left, right = checked_pair(self)
+        return BodyFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
+
+    def dense(self) -> Array:
+        """The product left @ rightᴴ.
+
+        Returns
+        -------
+        array, shape (…, n, n)
+        """
+        xp, left, right = checked_pair(self)
+        return left @ adjoint(xp, right)
+
+
+class LowRankFactors(NamedTuple):
+    """Thin factors of an n×n matrix in the ambient frame: a step U + left rightᴴ, or a gradient.
+
+    Attributes
+    ----------
+    left, right : array, shape (…, m, k) and (…, n, k)
+        The two factors.
+    """
+
+    left: Array
+    right: Array
+
+    def scaled(self, factor: Any, /) -> LowRankFactors:
+        """The factors of a multiple of the matrix: ``LowRankFactors(factor * left, right)``.
+
+        Parameters
+        ----------
+        factor : float or real array broadcasting against the batch
+            A number for every matrix, such as −η to descend by a step of size η.
+
+        Returns
+        -------
+        LowRankFactors
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> lu.LowRankFactors(np.ones((2, 1)), np.ones((2, 1))).scaled(-0.5).dense()
+        array([[-0.5, -0.5],
+               [-0.5, -0.5]])
+        """
+        xp, left, right = checked_pair(self)
+        return LowRankFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
+
+    def dense(self) -> Array:
+        """The product left @ rightᴴ.
+
+        Returns
+        -------
+        array, shape (…, m, n)
+        """
+        xp, left, right = checked_pair(self)
+        return left @ adjoint(xp, right)
+
+    def to_body(self, unitary: Array, /) -> BodyFactors:
+        """Pull back by Uᴴ: ``BodyFactors(Uᴴ left, right)``.
+
+        Parameters
+        ----------
+        unitary : array, shape (…, n, n)
+            The matrix to be moved.
+
+        Returns
+        -------
+        BodyFactors
+            Factors of Uᴴ left rightᴴ, both of shape (…, n, k), with the dtype of U (float32 for U in half
+            precision).
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments that do not fit together.
+
+        Notes
+        -----
+        One read of U: 2kn² operations (real).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> left, right = np.ones((3, 1)), np.eye(3)[:, :1]
+        >>> body = lu.LowRankFactors(left, right).to_body(np.eye(3)[::-1])
+        >>> body.left.shape
+        (3, 1)
+        """
+        xp = validate.namespace_of(unitary=unitary, left=self.left, right=self.right)
+        n = validate.square("unitary", unitary)
+        validate.factor_pair("left", self.left, "right", self.right, n)
+        validate.batches(unitary=unitary, left=self.left, right=self.right)
+        validate.same_dtype(xp, "unitary", unitary, left=self.left, right=self.right)
+        dtype = thin_dtype(xp, unitary.dtype)
+        left = astype(xp, self.left, dtype)
+        right = astype(xp, self.right, dtype)
+        left, scale = scaled_columns(xp, left)
+        return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
+
+
+class SVDSketch(NamedTuple):
+    """A truncated singular value decomposition: matrix ≈ ``(U * S[..., None, :]) @ Vh``.
+
+    Attributes
+    ----------
+    U : array, shape (…, m, k)
+        Orthonormal columns.
+    S : array, shape (…, k)
+        Non-negative numbers in descending order, real.
+    Vh : array, shape (…, k, n)
+        Orthonormal rows.
+    """
+
+    U: Array
+    S: Array
+    Vh: Array
+
+    def factors(self) -> LowRankFactors:
+        """The sketch as thin factors, ``LowRankFactors(U * S, Vhᴴ)``.
+
+        Returns
+        -------
+        LowRankFactors
+            left of shape (…, m, k) and right of shape (…, n, k).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> matrix = np.diag([3.0, 2.0, 1.0])
+        >>> left, right = lu.svd_sketch(matrix, 1, method="exact").factors()
+        >>> np.allclose(left @ right.T, np.diag([3.0, 0.0, 0.0]))
+        True
+        """
+        xp = validate.namespace_of(U=self.U, S=self.S, Vh=self.Vh)
+        scale = astype(xp, self.S, self.U.dtype)[..., None, :]
+        return LowRankFactors(self.U * scale, adjoint(xp, self.Vh))
+
+
+class LowRankRotation(NamedTuple):
+    """The n×n unitary I + left rightᴴ, unitary to rounding by construction.
+
+    Attributes
+    ----------
+    left, right : array, shape (…, n, w)
+        The two factors; w is 2k for factors of rank k, and n where 2k ≥ n.
+    """
+
+    left: Array
+    right: Array
+
+    def inverse(self) -> LowRankRotation:
+        """The inverse rotation I + right leftᴴ.
+
+        Returns
+        -------
+        LowRankRotation
+        """
+        return LowRankRotation(self.right, self.left)
+
+    def compose(self, other: LowRankRotation, /) -> LowRankRotation:
+        """The product of this rotation and another one: ``rotate(U, r.compose(s))`` is U r s.
+
+        Parameters
+        ----------
+        other : LowRankRotation
+            left and right of shape (…, n, v).
+
+        Returns
+        -------
+        LowRankRotation
+            Of width w + v, at O(nwv).
+
+        Raises
+        ------
+        TypeError, ValueError
+            For rotations that do not fit together.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lowrank_unitary as lu
+        >>> c, b = np.random.default_rng(0).standard_normal((2, 5, 1))
+        >>> r = lu.transport_rotation(lu.BodyFactors(c, b))
+        >>> np.allclose(r.compose(r.inverse()).dense(), np.eye(5))
+        True
+        """
+        left, right = checked_rotation(other, "other")
+        xp = validate.namespace_of(left=self.left, right=self.right, other_left=left, other_right=right)
+        n = int(self.left.shape[-2])
+        validate.factor_pair("left", self.left, "right", self.right)
+        validate.factor_pair("other.left", left, "other.right", right, n)
+        validate.batches(left=self.left, right=self.right, other_left=left, other_right=right)
+        return composed(xp, self, other)
+
+    def dense(self) -> Array:
+        """The n×n matrix I + left @ rightᴴ.
+
+        Returns
+        -------
+        array, shape (…, n, n)
+        """
+        xp, left, right = checked_pair(self)
+        product = left @ adjoint(xp, right)
+        return eye_like(xp, product) + product
+
+
+def _refused(self: Any, other: Any) -> Any:
+    """Of a named tuple `*` repeats, `+` concatenates, and numpy makes one array: none is what is meant."""
+    name = type(self).__name__
+    cure = (
+        "its inverse is .inverse(), a product .compose(other)"
+        if name == "LowRankRotation"
+        else "a multiple is .scaled(factor), a sum add_factors(factors, more, rank)"
+    )
+    raise TypeError(f"{name} is a tuple of two arrays and takes part in no arithmetic: {cure}.")
+
+
+for _kind in (BodyFactors, LowRankFactors, LowRankRotation):
+    for _operator in ("__mul__", "__rmul__", "__add__", "__radd__"):
+        setattr(_kind, _operator, _refused)
+    # Numbers and arrays of numpy leave the operator to the class.
+    setattr(_kind, "__array_ufunc__", None)  # noqa: B010
+
+
+class StepCotangents(NamedTuple):
+    """Cotangents of the arguments of :func:`unitary_transport` or :func:`polar_projection`.
+
+    Attributes
+    ----------
+    unitary : array, shape (…, n, n)
+        That of U.
+    left, right : array, shape (…, n, k)
+        Those of the factors of the step.
+    """
+
+    unitary: Array
+    left: Array
+    right: Array
+
+
+class RotateCotangents(NamedTuple):
+    """Cotangents of the arguments of :func:`rotate`.
+
+    Attributes
+    ----------
+    array : array, shape (…, m, n)
+        That of the array that was rotated.
+    rotation : BodyFactors, both (…, n, m)
+        That of the n×n rotation, left @ rightᴴ, for :func:`transport_rotation_vjp` or
+        :func:`polar_rotation_vjp`.
+    """
+
+    array: Array
+    rotation: BodyFactors
+
+
+def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:
+    """The dtype of thin results: that of the wider of the two factors, single for half precision."""
+    return thin_dtype(xp, xp.result_type(body_factors.left.dtype, body_factors.right.dtype))
+
+
+def checked_body_factors(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
+    """The namespace and the sizes n and k of body factors, or an error."""
+    if not isinstance(body_factors, BodyFactors):
+        raise TypeError(
+            f"body_factors must be BodyFactors(left, right), got {type(body_factors).__name__}: factors of "
+            f"an ambient step U + left rightᴴ are pulled back by LowRankFactors(left, right).to_body(U)."
+        )
+    left, right = body_factors
+    xp = validate.namespace_of(left=left, right=right)
+    k = validate.factor_pair("left", left, "right", right)
+    validate.batches(left=left, right=right)
+    return xp, int(left.shape[-2]), k
+
+
+def checked_rotation(rotation: LowRankRotation, name: str = "rotation") -> LowRankRotation:
+    """The argument itself, or an error: body factors have the same shapes and mean something else."""
+    if not isinstance(rotation, LowRankRotation):
+        raise TypeError(
+            f"{name} must be a LowRankRotation, got {type(rotation).__name__}: "
+            f"make one with transport_rotation or polar_rotation."
+        )
+    return rotation
+
+
+def checked_pair(factors: Any) -> tuple[Namespace, Array, Array]:
+    """The namespace, and the two factors of a product left @ rightᴴ, or an error."""
+    left, right = factors
+    xp = validate.namespace_of(left=left, right=right)
+    validate.outer_factors(left, right)
+    validate.batches(left=left, right=right)
+    return xp, left, right
+
+
+def composed(xp: Namespace, first: LowRankRotation, second: LowRankRotation) -> LowRankRotation:
+    """(I + L₁R₁ᴴ)(I + L₂R₂ᴴ) = I + [L₁, L₂ + L₁(R₁ᴴL₂)] [R₁, R₂]ᴴ."""
+    carried = second.left + thin_product(xp, first.left, adjoint_product(xp, first.right, second.left))
+    return LowRankRotation(beside(xp, first.left, carried), beside(xp, first.right, second.right))

@@ -1,0 +1,147 @@
+"""Delayed rotations: accumulate thin factors, touch the n×n matrix once every few steps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .._array import Array, Namespace, astype, thin_dtype, validate
+from .._linalg import RNG, adjoint_product, product
+from ..rotation.rotate import rotate
+from ..types import LowRankRotation, checked_rotation, composed
+from .heal import healing_rotation, orthonormal_probes
+
+
+class DelayedUnitary(NamedTuple):
+    """A unitary matrix as ``base @ (I + left rightᴴ)``, the second factor gathering the latest steps.
+
+    Immutable: every method returns a new value. Start with ``DelayedUnitary(U)``.
+
+    Attributes
+    ----------
+    base : array, shape (…, n, n)
+        The matrix as of the last flush.
+    rotation : LowRankRotation or None
+        What has happened since; None for nothing.
+
+    Notes
+    -----
+    A rotation of width w after accumulated width v costs 4nvw operations and leaves the n×n matrix alone;
+    products with m vectors cost 2n²m + 4nvm. One flush costs one read and one write of the n×n matrix,
+    as much as one plain step: flush when v has grown to a few dozen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowrank_unitary as lu
+    >>> U = lu.random_unitary(8, rng=0)
+    >>> delayed = lu.DelayedUnitary(U)
+    >>> rng = np.random.default_rng(1)
+    >>> for _ in range(3):
+    ...     c, b = rng.standard_normal((2, 8, 1))
+    ...     r = lu.transport_rotation(lu.BodyFactors(c, b))
+    ...     delayed, U = delayed.rotate(r), lu.rotate(U, r)
+    >>> np.allclose(delayed.flush().base, U)
+    True
+    >>> x = rng.standard_normal((8, 2))
+    >>> np.allclose(delayed.matmul(x), U @ x), np.allclose(delayed.adjoint_matmul(x), U.T @ x)
+    (True, True)
+    """
+
+    base: Array
+    rotation: LowRankRotation | None = None
+
+    def rotate(self, rotation: LowRankRotation, /) -> DelayedUnitary:
+        """Multiply from the right by a rotation, at O(n) cost.
+
+        Parameters
+        ----------
+        rotation : LowRankRotation
+            left and right of shape (…, n, w).
+
+        Returns
+        -------
+        DelayedUnitary
+            With the rotation behind those accumulated before.
+        """
+        left, right = checked_rotation(rotation)
+        xp = validate.namespace_of(base=self.base, left=left, right=right)
+        n = validate.square("base", self.base)
+        validate.factor_pair("rotation.left", left, "rotation.right", right, n)
+        validate.same_dtype(xp, "base", self.base, **{"rotation.left": left, "rotation.right": right})
+        dtype = thin_dtype(xp, self.base.dtype)
+        latest = LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
+        return DelayedUnitary(
+            self.base, latest if self.rotation is None else composed(xp, self.rotation, latest)
+        )
+
+    def matmul(self, x: Array, /) -> Array:
+        """The product U x without forming U.
+
+        Parameters
+        ----------
+        x : array, shape (…, n, m)
+            Column vectors.
+
+        Returns
+        -------
+        array, shape (…, n, m)
+            With the wider dtype of the base and x.
+        """
+        xp = validate.namespace_of(base=self.base, x=x)
+        dtype, x = _widened(xp, self.base, x)
+        if self.rotation is not None:
+            left, right = (astype(xp, part, x.dtype) for part in self.rotation)
+            x = x + left @ adjoint_product(xp, right, x)
+        return astype(xp, product(xp, self.base, x), dtype)
+
+    def adjoint_matmul(self, x: Array, /) -> Array:
+        """The product Uᴴ x without forming U.
+
+        Parameters
+        ----------
+        x : array, shape (…, n, m)
+            Column vectors.
+
+        Returns
+        -------
+        array, shape (…, n, m)
+            With the wider dtype of the base and x.
+        """
+        xp = validate.namespace_of(base=self.base, x=x)
+        dtype, x = _widened(xp, self.base, x)
+        y = adjoint_product(xp, self.base, x)
+        if self.rotation is not None:
+            left, right = (astype(xp, part, y.dtype) for part in self.rotation)
+            y = y + right @ adjoint_product(xp, left, y)
+        return astype(xp, y, dtype)
+
+    def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
+        """Multiply the accumulated rotation into the base.
+
+        Parameters
+        ----------
+        heal : int
+            Number p of random probes: the defect of the base contracts by about 1 − p/n at the same time
+            (:func:`heal_unitary`), at one further read of the base.
+        rng : int, numpy.random.Generator, torch.Generator, JAX key or None
+            Source of the probes.
+
+        Returns
+        -------
+        DelayedUnitary
+            The same matrix with ``rotation=None``.
+        """
+        rotation = self.rotation
+        if heal:
+            xp = validate.namespace_of(base=self.base)
+            Z = orthonormal_probes(xp, self.base, heal, rng, "heal")
+            healing = healing_rotation(xp, Z, adjoint_product(xp, self.base, product(xp, self.base, Z)))
+            rotation = healing if rotation is None else composed(xp, healing, rotation)
+        return self if rotation is None else DelayedUnitary(rotate(self.base, rotation))
+
+
+def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
+    """The dtype of a product with x, and x in the dtype to compute it in."""
+    validate.factor_pair("x", x, "x", x, base.shape[-1])
+    dtype = xp.result_type(base.dtype, x.dtype)
+    return dtype, astype(xp, x, thin_dtype(xp, dtype))

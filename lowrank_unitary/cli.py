@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -163,6 +167,8 @@ def _whole_number(least: int) -> Callable[[str], int]:
 
 def _figure_file(text: str) -> Path:
     path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, got {text!r}, which is a folder")
     if path.suffix.lower() not in _FIGURE_KINDS:
         kinds = ", ".join(_FIGURE_KINDS)
         raise argparse.ArgumentTypeError(f"must end in one of {kinds}, got {text!r}")
@@ -197,8 +203,10 @@ def _study(options: argparse.Namespace) -> int:
 
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.output):
+            pass
     except OSError as error:
-        print(f"lowrank-unitary study cannot make the folder {options.output}: {error}", file=sys.stderr)
+        print(f"lowrank-unitary study cannot write to the folder {options.output}: {error}", file=sys.stderr)
         return 1
     names = list(STUDIES) if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
@@ -222,27 +230,36 @@ def _study(options: argparse.Namespace) -> int:
             done += 1
             progress.update(bar, advance=study.cost(case), description=study.name, cases=f"{done}/{count}")
 
-        died = None
+        died: Exception | None = None
         try:
-            outcome = runner.run_studies(
-                studies, options.output, full=options.full, seed=options.seed, jobs=options.jobs, watch=watch
-            )
-        except runner.WorkerDied as error:
+            with _ended_in_order():
+                outcome = runner.run_studies(
+                    studies,
+                    options.output,
+                    full=options.full,
+                    seed=options.seed,
+                    jobs=options.jobs,
+                    watch=watch,
+                )
+        except (runner.WorkerDied, runner.UnreadableResults, OSError) as error:
             outcome, died = runner.Outcome(), error
-    for study in studies:
-        rows = runner.Results(study, options.output, options.seed).rows()
-        if not rows:
-            continue
-        report.write_figure(study, rows, options.output)
-        header, lines = study.table(rows)
-        console.print(f"\n{study.title}", style="bold", markup=False, highlight=False)
-        table = Table(*header, box=box.SIMPLE, padding=(0, 1))
-        for line in lines:
-            table.add_row(*map(escape, line))
-        console.print(table)
-    # The page shows what other runs left in the folder, too.
-    page = report.write_report([load_study(name) for name in STUDIES], options.output)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    try:
+        for study in studies:
+            rows = runner.Results(study, options.output, options.seed).rows()
+            if not rows:
+                continue
+            header, lines = study.table(rows)
+            console.print(f"\n{study.title}", style="bold", markup=False, highlight=False)
+            table = Table(*header, box=box.SIMPLE, padding=(0, 1))
+            for line in lines:
+                table.add_row(*map(escape, line))
+            console.print(table)
+            report.write_figure(study, rows, options.output)
+        # The page shows what other runs left in the folder, too.
+        page = report.write_report([load_study(name) for name in STUDIES], options.output)
+        console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    except (runner.UnreadableResults, OSError) as error:
+        died = died or error
     for study, case, message in outcome.failures:
         print(f"{study.name} {case} failed: {message}", file=sys.stderr)
     if outcome.interrupted:
@@ -251,6 +268,19 @@ def _study(options: argparse.Namespace) -> int:
     if died:
         print(f"lowrank-unitary study: {died}", file=sys.stderr)
     return 1 if outcome.failures or died else 0
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM raise, as an interrupt does, so that worker processes are ended first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -264,6 +294,16 @@ def _demo(options: argparse.Namespace) -> int:
     from .demo import digits
     from .demo import report as digits_report
 
+    curves = options.output.with_suffix(".csv")
+    try:
+        # Before minutes of training, not after.
+        with tempfile.TemporaryFile(dir=options.output.parent):
+            pass
+        for file in filter(Path.exists, (options.output, curves)):
+            file.open("r+b").close()
+    except OSError as error:
+        print(f"lowrank-unitary demo cannot write its results: {error}", file=sys.stderr)
+        return 1
     settings = digits.Settings(hidden=options.hidden, seed=options.seed)
     steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
     settings = dataclasses.replace(settings, steps=steps)
@@ -300,10 +340,23 @@ def _demo(options: argparse.Namespace) -> int:
         console.print("none yet, and no file was written.")
         return _INTERRUPTED
     console.print(digits_report.table(runs, threads))
-    curves = options.output.with_suffix(".csv")
-    digits_report.write_curves(runs, curves)
-    digits_report.figure(runs, settings).savefig(options.output, dpi=150)
-    console.print(f"Figure: {options.output}\nCurves: {curves}", highlight=False, soft_wrap=True)
+    figure, failed = digits_report.figure(runs, settings), None
+    for folder in (options.output.parent, Path(tempfile.gettempdir())):
+        # A disk may have filled up meanwhile: then into the folder of temporary files.
+        output = folder / options.output.name
+        try:
+            digits_report.write_curves(runs, output.with_suffix(".csv"))
+            figure.savefig(output, dpi=150)
+        except OSError as error:
+            failed = error
+            print(f"lowrank-unitary demo cannot write {output}: {error}", file=sys.stderr)
+            continue
+        console.print(
+            f"Figure: {output}\nCurves: {output.with_suffix('.csv')}", highlight=False, soft_wrap=True
+        )
+        break
+    if failed:
+        return 1
     return 0 if complete else _INTERRUPTED
 
 

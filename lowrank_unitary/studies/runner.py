@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -26,8 +26,14 @@ from .study import Case, Row, Study
 
 # What a row was measured with; rows of other origins are measured anew.
 _ORIGIN = ("seed", "lowrank_unitary", "numpy")
+# How many rows its case has: with fewer in the file, which was cut, the case is measured anew.
+_COUNT = "rows"
 
 Watch = Callable[[Study, Case], None]
+
+
+class UnreadableResults(RuntimeError):
+    """A file in the place of results that is none."""
 
 
 class WorkerDied(RuntimeError):
@@ -69,20 +75,27 @@ class Results:
         if not self.path.exists():
             return
         found: dict[tuple[str, ...], list[Row]] = {}
-        with self.path.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                if all(line.get(name) == text for name, text in self._origin().items()):
-                    row = {name: value(text) for name, text in line.items() if text}
-                    found.setdefault(self._key(row), []).append(row)
-        self._rows = found | self._rows
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                for line in csv.DictReader(file):
+                    if all(line.get(name) == text for name, text in self._origin().items()):
+                        row = {name: value(text) for name, text in line.items() if name and text}
+                        found.setdefault(self._key(row), []).append(row)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UnreadableResults(f"{self.path} is no table of results ({error}): move it away.") from error
+        whole = {
+            key: rows for key, rows in found.items() if all(row.get(_COUNT) == len(rows) for row in rows)
+        }
+        self._rows = whole | self._rows
 
     def add(self, case: Case, rows: list[Row]) -> None:
         """Keep the rows of a finished case, and write the file."""
         # Another run into the same folder may have added some.
         self._read()
-        self._rows[self._key(case)] = [{**case, **row, **self._origin()} for row in rows]
+        count = {_COUNT: len(rows)}
+        self._rows[self._key(case)] = [{**case, **row, **count, **self._origin()} for row in rows]
         lines = self.rows()
-        last = [name for name in _ORIGIN if any(name in line for line in lines)]
+        last = [name for name in (_COUNT, *_ORIGIN) if any(name in line for line in lines)]
         names = [name for name in dict.fromkeys(itertools.chain.from_iterable(lines)) if name not in last]
         temporary = self.path.with_suffix(f".csv.{os.getpid()}.part")
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -175,6 +188,10 @@ def run_studies(
     ------
     WorkerDied
         Where a worker process ended by itself, for want of memory for example.
+    UnreadableResults
+        Where a file of the folder is no table of results.
+    OSError
+        Where a file cannot be written; what was finished before is in the files.
     """
     output.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -191,15 +208,17 @@ def run_studies(
     workers = min(jobs or _cpus(), len(tasks))
     measured = _in_turn(tasks, output, seed) if workers <= 1 else _in_parallel(tasks, output, seed, workers)
     try:
-        for index, rows in measured:
-            study, results, case = tasks[index]
-            if isinstance(rows, BaseException):
-                outcome.failures.append((study, case, f"{type(rows).__name__}: {rows}"))
-                continue
-            results.add(case, rows)
-            shutil.rmtree(_scratch(output, study, case, seed).parent, ignore_errors=True)
-            if watch:
-                watch(study, case)
+        # Closed at once, whatever ends the loop: its worker processes end with it.
+        with contextlib.closing(measured):
+            for index, rows in measured:
+                study, results, case = tasks[index]
+                if isinstance(rows, BaseException):
+                    outcome.failures.append((study, case, f"{type(rows).__name__}: {rows}"))
+                    continue
+                results.add(case, rows)
+                shutil.rmtree(_scratch(output, study, case, seed).parent, ignore_errors=True)
+                if watch:
+                    watch(study, case)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -208,7 +227,7 @@ def run_studies(
     return outcome
 
 
-def _in_turn(tasks: list[Any], output: Path, seed: int) -> Iterator[tuple[int, Any]]:
+def _in_turn(tasks: list[Any], output: Path, seed: int) -> Generator[tuple[int, Any], None, None]:
     with threadpool_limits(1):
         for index, (study, _, case) in enumerate(tasks):
             try:
@@ -217,7 +236,9 @@ def _in_turn(tasks: list[Any], output: Path, seed: int) -> Iterator[tuple[int, A
                 yield index, error
 
 
-def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Iterator[tuple[int, Any]]:
+def _in_parallel(
+    tasks: list[Any], output: Path, seed: int, workers: int
+) -> Generator[tuple[int, Any], None, None]:
     # Not forked: threads of BLAS and of the kernels do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)

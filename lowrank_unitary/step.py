@@ -249,9 +249,9 @@ def unitary_step(
     elif sketch == "tangent":
         test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(samples_for(n, k))
         Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
-        (C, Q), seen = sketch_tangent(tangent, k, test, probes=Z)
-        body = BodyFactors(-eta * C, Q)
+        planes, seen = sketch_tangent(tangent, k, test, probes=Z)
         healing = None if Z is None else healing_rotation(xp, Z, seen)
+        return _moved(unitary, planes.rotation(eta, update), healing, overwrite_unitary)
     else:
         Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
         body, healing = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)

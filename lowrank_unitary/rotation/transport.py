@@ -7,7 +7,8 @@ import math
 
 from .._array import Array, Namespace, astype, complex_dtype, is_complex, validate
 from .._kernels import UPDATES
-from .._linalg import adjoint, eigh, eye_like, inv, qr
+from .._linalg import adjoint, eigh, eye_like, inv
+from ..tangent.planes import turned
 from ..types import BodyFactors, LowRankRotation
 from .core import CORES, half_defect, low_rank_rotation
 
@@ -123,41 +124,12 @@ def skew_function(xp: Namespace, omega: Array, update: str) -> Array:
     theta, V = eigh(xp, -1j * xp.astype(omega, complex_dtype(xp, dtype)))
     if not is_complex(xp, dtype):
         planes = theta.shape[-1] // 2
-        if planes == 0:
-            return 0.0 * omega
         theta, V = (xp.flip(x, axis=-1)[..., :planes] for x in (theta, V))
-    if update == "geodesic":
-        # e^{iθ} − 1 without cancellation at small θ
-        change = -2.0 * xp.sin(0.5 * theta) ** 2 + 1j * xp.astype(xp.sin(theta), V.dtype)
-    else:
-        # e^{2iφ} − 1 with tan φ = θ/2; a complex quotient would warn of NaN.
-        cosine = 1.0 / xp.hypot(xp.ones_like(theta), 0.5 * theta)
-        sine = 0.5 * theta * cosine
-        change = -2.0 * sine**2 + 2j * xp.astype(sine * cosine, V.dtype)
-    if is_complex(xp, dtype):
-        Y = (V * change[..., None, :]) @ adjoint(xp, V)
-    else:
-        Y = _plane_rotations(xp, V, change)
+    left, right = turned(xp, V, theta, update, dtype)
+    Y = left @ adjoint(xp, right)
     # Eigenvectors are orthonormal to some dozens of eps, and so far is the product from unitary.
     N = half_defect(xp, Y)
     return Y + N + Y @ N
-
-
-def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:
-    """The real matrix that turns the plane of every column v = (x + iy)/√2 by its angle, minus I.
-
-    The columns belong to θ ≥ 0, largest first. Rounding leaves planes of small θ beside a large one neither
-    real-orthogonal to each other nor to the others; QR in this order makes the result orthogonal whatever
-    the angles are, and changes it by no more than rounding of Ω does.
-    """
-    n, planes = V.shape[-2:]
-    pairs = xp.reshape(xp.stack([xp.real(V), xp.imag(V)], axis=-1), (*V.shape[:-2], n, 2 * planes))
-    Q, R = qr(xp, pairs)
-    diagonal = xp.linalg.diagonal(R)
-    Q = Q * xp.where(diagonal < 0, -1.0, xp.ones_like(diagonal))[..., None, :]
-    x, y = Q[..., 0::2], Q[..., 1::2]
-    cosine, sine = xp.real(change)[..., None, :], xp.imag(change)[..., None, :]
-    return (x * cosine - y * sine) @ x.mT + (y * cosine + x * sine) @ y.mT
 
 
 def pullback(

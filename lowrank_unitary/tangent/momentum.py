@@ -157,12 +157,12 @@ def momentum_step(
     left, right = (astype(xp, x, dtype) for x in body_factors)
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
-    mean, _ = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k)
+    mean = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k).factors()
     # decay⁰ = 1 also for decay = 0.
     direction = BodyFactors(mean.left / (1.0 - decay**steps), mean.right) if average else mean
     if nesterov:
         ahead = hstack(xp, decay * direction.left, latest)
-        direction, _ = leading_planes(xp, ahead, hstack(xp, direction.right, right), k)
+        direction = leading_planes(xp, ahead, hstack(xp, direction.right, right), k).factors()
     second = state.second
     if second.shape[-2]:
         rms = row_rms(xp, left, right)

@@ -15,7 +15,7 @@ from ..sketch.range_finder import power_basis
 from ..sketch.test_matrix import Samples
 from ..sketch.tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
 from ..types import BodyFactors, LowRankFactors
-from .planes import leading_planes, two_sided
+from .planes import Planes, leading_planes, two_sided
 
 # Samples beyond the dimensions of a tangent of rank 2k.
 _MORE = 4
@@ -188,8 +188,10 @@ def compress_tangent(
         )
     xp = tangent.xp
     left, right = tangent.gradient.factors or body_factors
-    kept, sizes = leading_planes(xp, left, right, most if rtol is None else n)
-    return kept if rtol is None else _within(xp, kept, sizes, 0.0 * sizes[..., 0], 0.0, rtol, most, masked)
+    planes = leading_planes(xp, left, right, most if rtol is None else n)
+    if rtol is None:
+        return planes.factors()
+    return _within(planes, 0.0 * planes.sizes[..., 0], 0.0, rtol, most, masked)
 
 
 @dataclass(frozen=True)
@@ -266,12 +268,11 @@ def samples_for(n: int, k: int, oversample: int | None = None) -> int:
 
 def sketch_tangent(
     tangent: Tangent, k: int, test_matrix: Array, power_iterations: int = 0, probes: Array | None = None
-) -> tuple[BodyFactors, Array | None]:
+) -> tuple[Planes, Array | None]:
     """The best k columns of what the samples tell, and Uᴴ(U probes) from the last read of U by Uᴴ."""
     basis = power_basis(tangent.operator, test_matrix, power_iterations)
     image, seen = tangent.product(basis, probes)
-    factors, _ = leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k)
-    return factors, seen
+    return leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k), seen
 
 
 def _sketched(
@@ -292,27 +293,25 @@ def _sketched(
     samples = Samples.of(op, test_matrix, k if rtol is None else 1, rng, rows=n)
     width = samples.width(width)
     if rtol is None:
-        return sketch_tangent(tangent, k, samples.right(width), q)[0]
+        return sketch_tangent(tangent, k, samples.right(width), q)[0].factors()
     basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
     C, B = two_sided(xp, op.forward(basis), basis)
     # What no sample has touched, (I − BBᴴ)A(I − BBᴴ), as the columns see it that B was not made of.
     probes = samples.measuring(MEASURING) / math.sqrt(MEASURING)
     untouched = measured - 0.5 * (C @ (adjoint(xp, B) @ probes) - B @ (adjoint(xp, C) @ probes))
-    kept, sizes = leading_planes(xp, C, B, n)
     bound = surely(xp, op.dtype, MEASURING, MISSED)
-    return _within(xp, kept, sizes, frobenius_norm(xp, untouched), bound, rtol, k, masked)
+    return _within(leading_planes(xp, C, B, n), frobenius_norm(xp, untouched), bound, rtol, k, masked)
 
 
 def _within(
-    xp: Namespace,
-    factors: BodyFactors,
-    sizes: Array,
+    planes: Planes,
     left: Array,
     bound: float,
     rtol: float,
     most: int,
     masked: bool,
 ) -> BodyFactors:
-    terms, mask = terms_at_tolerance(xp, sizes, left, bound, rtol, most, masked=masked)
-    C, Q = (xp.where(mask[..., None, :], x[..., :terms], 0.0) for x in factors)
+    xp = planes.xp
+    terms, mask = terms_at_tolerance(xp, planes.sizes, left, bound, rtol, most, masked=masked)
+    C, Q = (xp.where(mask[..., None, :], x[..., :terms], 0.0) for x in planes.factors())
     return BodyFactors(C, Q)

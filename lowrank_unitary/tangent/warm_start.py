@@ -164,7 +164,7 @@ def warm_tangent_sketch(
 
     basis, _ = qr(xp, product(hstack(xp, kept, new)))
     image = product(basis)
-    found, _ = leading_planes(xp, *two_sided(xp, image, basis), k + carried)
+    found = leading_planes(xp, *two_sided(xp, image, basis), k + carried).factors()
     # The image is one more application of A: its directions are those of the next basis, longest first.
     directions, R = qr(xp, image)
     step, missed = (BodyFactors(*(x[..., part] for x in found)) for part in (slice(k), slice(k, None)))

@@ -170,11 +170,6 @@ def unitary_adam(
     optax.GradientTransformation
         As for :func:`unitary_sgd`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As for :func:`unitary_sgd`.
-
     Notes
     -----
     Gradients, chains and cost as for :func:`unitary_sgd`. With scaling="scalar" the direction has entries of

@@ -59,11 +59,6 @@ def unitary_transport(
     array, shape (…, n, n)
         U exp(skew(Uᴴ left rightᴴ)), with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
-
     Notes
     -----
     10kn² operations (real) and O(nk² + k³) for the core; no n×n factorisation. Whoever holds c = Uᴴ left
@@ -122,11 +117,6 @@ def polar_projection(
     -------
     array, shape (…, n, n)
         U polar(I + Uᴴ left rightᴴ), with the dtype of U.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
 
     Notes
     -----
@@ -198,11 +188,6 @@ def unitary_step(
     -------
     array, shape (…, n, n)
         The new unitary matrix, with the dtype of U.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
 
     Notes
     -----

@@ -116,11 +116,6 @@ class LowRankFactors(NamedTuple):
             Factors of Uᴴ left rightᴴ, both of shape (…, n, k), with the dtype of U (float32 for U in half
             precision).
 
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments that do not fit together.
-
         Notes
         -----
         One read of U: 2kn² operations (real).
@@ -218,11 +213,6 @@ class LowRankRotation(NamedTuple):
         -------
         LowRankRotation
             Of width w + v, at O(nwv).
-
-        Raises
-        ------
-        TypeError, ValueError
-            For rotations that do not fit together.
 
         Examples
         --------

@@ -106,11 +106,6 @@ def rotation_certificate(
     RotationCertificate
         In the precision of the core, double where there is one.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
     O(nk²): one QR of all thin factors, W = [right, left, L, R] = QT, then matrices of size 8k at most. With

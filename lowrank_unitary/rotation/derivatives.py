@@ -47,11 +47,6 @@ def transport_rotation_vjp(
     BodyFactors
         Cotangents of left and right, with their shapes and dtypes.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or an unknown update.
-
     Notes
     -----
     O(nk(k + m) + k³), no n×n array. With Ω = V diag(iθ) Vᴴ, where V takes in the complement of the 2k
@@ -92,11 +87,6 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
     -------
     BodyFactors
         Cotangents of left and right, with their shapes and dtypes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Notes
     -----
@@ -147,11 +137,6 @@ def rotate_vjp(
         That of the array, and that of the rotation as a product arrayᴴ @ cotangent that is left as it is:
         thin where few rows are rotated. It does not depend on how the rotation was made.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
     One rotation of the cotangent, 4wmn operations (real). Complex arrays are conjugated, which copies them;
@@ -201,11 +186,6 @@ def unitary_transport_vjp(
         Cotangents of U, left and right, with their shapes and dtypes; summed over batch axes that an argument
         does not have. That of U is the derivative in all n² entries, not projected on a tangent space.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or an unknown update.
-
     Notes
     -----
     About 24kn² operations (real) and O(nk² + k³); the one n×n array made is the cotangent of U. Exact to
@@ -242,11 +222,6 @@ def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: A
     -------
     StepCotangents
         As of :func:`unitary_transport_vjp`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Notes
     -----

@@ -28,13 +28,6 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     LowRankRotation
         left and right of shape (…, n, 2k), or (…, n, n) where 2k ≥ n and the core is orthonormal.
 
-    Raises
-    ------
-    TypeError
-        If body_factors is not a BodyFactors, or its arrays have different namespaces or no float dtype.
-    ValueError
-        For shapes that do not fit, or an unknown core.
-
     Notes
     -----
     With c = left, b = right, W = [b, c], K = WᴴW, Z = [[cᴴc, I], [I, 0]] and E = [[0, 0], [I, 0]]:

@@ -28,11 +28,6 @@ def rotate(
     array, shape (…, m, n)
         With the dtype of `array`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only array that was to be overwritten.
-
     Notes
     -----
     4wmn operations (real), no n×n product. ``rotate(rotate(U, r1), r2)`` is U r1 r2. The factor is unitary

@@ -37,13 +37,6 @@ def transport_rotation(
     LowRankRotation
         left and right of shape (…, n, 2k), or (…, n, n) where 2k ≥ n and the core is orthonormal.
 
-    Raises
-    ------
-    TypeError
-        If body_factors is not a BodyFactors, or its arrays have different namespaces or no float dtype.
-    ValueError
-        For shapes that do not fit, or an unknown update or core.
-
     Notes
     -----
     With W = [right, left], K = WᴴW and J = ½[[0, −I], [I, 0]]: Ω = W J Wᴴ, exp(Ω) = I + W J φ₁(KJ) Wᴴ,

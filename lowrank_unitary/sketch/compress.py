@@ -49,11 +49,6 @@ def compress_factors(
     LowRankFactors or BodyFactors
         Of the type of `factors`, with k columns: left holds the singular values, right is orthonormal.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
     The same sketch as that of the product, to rounding, for the same seed. Randomised: O(r(m + n)ℓ) for a
@@ -111,11 +106,6 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
     -------
     LowRankFactors or BodyFactors
         Of the type of the arguments.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Notes
     -----

@@ -70,11 +70,6 @@ def sketch_error(
     SketchError
         Estimates and bounds, real, of the shape of the batch.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
-
     Notes
     -----
     With E = matrix − sketch and Gaussian Ω, ‖EΩ‖² is a sum of p-fold chi-squares weighted by σ_j(E)². Its
@@ -137,11 +132,6 @@ def leave_one_out_error(samples: Array, /) -> Array:
     -------
     array, shape (…)
         The root of the mean over j of ‖(I − Q_j Q_jᴴ) A ω_j‖², where Q_j spans all samples but the j-th.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For samples that are wider than high.
 
     Notes
     -----

@@ -57,11 +57,6 @@ def random_test_matrix(
     -------
     array, shape (…, rows, columns)
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
     Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers from

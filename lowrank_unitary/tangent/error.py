@@ -45,11 +45,6 @@ def tangent_error(
         Of A − skew(C Qᴴ). A step of size η along the sketch ends no further than η times the norm from where
         the whole tangent would have led.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
-
     Notes
     -----
     The exponential and the Cayley transform of skew-Hermitian matrices do not stretch distances, in any

@@ -50,11 +50,6 @@ class MomentumState(NamedTuple):
         -------
         MomentumState
 
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments outside the stated ranges.
-
         Examples
         --------
         >>> import numpy as np
@@ -110,11 +105,6 @@ def momentum_step(
         (C, Q) of k columns. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends.
     state : MomentumState
         For the next call.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
 
     Notes
     -----

@@ -76,11 +76,6 @@ def tangent_sketch(
         left = C and right = Q, both (…, n, k), with skew(C Qᴴ) the sketch of A; in float32 for U in half
         precision. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
     A column pairs two directions between which A turns, so that k columns hold a matrix of rank 2k. With
@@ -152,11 +147,6 @@ def compress_tangent(
     -------
     BodyFactors
         (C, Q) with skew(C Qᴴ) the sketch of skew(left rightᴴ).
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Examples
     --------

@@ -56,11 +56,6 @@ class SketchState(NamedTuple):
         -------
         SketchState
 
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments outside the stated ranges.
-
         Examples
         --------
         >>> import numpy as np
@@ -110,11 +105,6 @@ def warm_tangent_sketch(
         (C, Q) as :func:`tangent_sketch` returns them, of the tangent and, with feedback, of what was missed.
     state : SketchState
         For the next call.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Notes
     -----

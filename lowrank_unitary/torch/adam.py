@@ -37,11 +37,6 @@ class UnitaryAdam(UnitaryOptimiser):
     weight_decay, maximize, update, heal, seed, unitary
         As in :class:`UnitarySGD`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square.
-
     Notes
     -----
     As for :class:`UnitarySGD`.

@@ -90,11 +90,6 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     -------
     torch.Tensor, shape (…, n)
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a weight that is not one square matrix.
-
     Notes
     -----
     Factors add up over the uses of a weight, over time steps and over backward passes, until an optimiser

@@ -25,11 +25,6 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     torch.nn.Parameter
         The argument itself.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor, not square, or of a dtype that cannot be moved.
-
     Notes
     -----
     The mark is an attribute of the tensor object. It stays where the object stays: through ``module.to(…)``,

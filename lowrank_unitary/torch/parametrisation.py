@@ -82,10 +82,6 @@ def low_rank_unitary(
     torch.nn.Module
         The argument itself.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
     AttributeError
         If the module has no parameter of that name.
 

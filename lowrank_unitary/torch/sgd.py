@@ -44,11 +44,6 @@ class UnitarySGD(UnitaryOptimiser):
     unitary : bool
         Whether all parameters are unitary that are in no group that says otherwise.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square.
-
     Notes
     -----
     O(kn²) for a unitary parameter of size n. Gradients that layers have captured in factors

@@ -44,10 +44,6 @@ def unitary_transport(
         U exp(skew(Uᴴ left rightᴴ)), with the dtype of U: `unitary` itself where it is overwritten, else
         new and contiguous.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
     RuntimeError
         If `unitary` was to be overwritten where autograd records the step.
 
@@ -103,10 +99,6 @@ def polar_projection(
         U polar(I + Uᴴ left rightᴴ), with the dtype of U: `unitary` itself where it is overwritten, else new
         and contiguous.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
     RuntimeError
         If `unitary` was to be overwritten where autograd records the step.
 

@@ -25,11 +25,6 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     array, shape (…)
         Real, one number per matrix, in the precision that the small core works in.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
     Computed in double precision for single-precision data. The estimate is the root of an unbiased
@@ -72,11 +67,6 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
     array of bool, shape (…)
         False for a matrix that holds NaN.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that is not a stack of square matrices.
-
     Notes
     -----
     O(n³).
@@ -106,11 +96,6 @@ def reunitarize(unitary: Array, /) -> Array:
     -------
     array, shape (…, n, n)
         The unitary polar factor, with the dtype of the argument.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that is not a stack of square matrices.
 
     Notes
     -----

@@ -34,11 +34,6 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     array, shape (…, n, n)
         The healed matrix, with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
     With orthonormal probes Z, D = Uᴴ(UZ) − Z and S = ZᴴD, the result is U(I − ½[Z(D − ZS)ᴴ + DZᴴ]): to

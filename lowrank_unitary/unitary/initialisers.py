@@ -43,11 +43,6 @@ def random_unitary(
     -------
     array, shape (…, n, n)
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
     Notes
     -----
     QR of a Gaussian matrix, its columns turned by the phases of the diagonal of R. O(n³).
@@ -110,11 +105,6 @@ def henaff_unitary(
     array, shape (…, n, n)
         exp of a block-diagonal skew-symmetric matrix, determinant 1.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
     References
     ----------
     Mikael Henaff, A. Szlam, Y. LeCun, "Recurrent orthogonal networks and long-memory tasks", ICML 2016.
@@ -160,11 +150,6 @@ def cayley_unitary(
     -------
     array, shape (…, n, n)
         (I + A)⁻¹(I − A) with 2×2 blocks [[0, s], [−s, 0]] in A, s = tan(t/2), t uniform in [0, π/2].
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
 
     Notes
     -----

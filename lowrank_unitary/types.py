@@ -11,8 +11,8 @@ from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns,
 class BodyFactors(NamedTuple):
     """Thin factors of an n×n matrix in the body frame, where the unitary is the identity.
 
-    They stand for ``left @ rightᴴ`` as a step from U to U (I + left rightᴴ). A type of its own, so
-    that it cannot be confused with :class:`LowRankFactors` unseen.
+    They stand for ``left @ rightᴴ`` as a step from U to U (I + left rightᴴ), where :class:`LowRankFactors`
+    stand for a step in the ambient frame.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class BodyFactors(NamedTuple):
         Parameters
         ----------
         factor : float or real array broadcasting against the batch
-            A number for every matrix, such as −η to descend by a step of size η.
+            −η, for instance, to descend by a step of size η.
 
         Returns
         -------
@@ -75,19 +75,11 @@ class LowRankFactors(NamedTuple):
         Parameters
         ----------
         factor : float or real array broadcasting against the batch
-            A number for every matrix, such as −η to descend by a step of size η.
+            As for :meth:`BodyFactors.scaled`.
 
         Returns
         -------
         LowRankFactors
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import lowrank_unitary as lu
-        >>> lu.LowRankFactors(np.ones((2, 1)), np.ones((2, 1))).scaled(-0.5).dense()
-        array([[-0.5, -0.5],
-               [-0.5, -0.5]])
         """
         xp, left, right = checked_pair(self)
         return LowRankFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
@@ -113,8 +105,7 @@ class LowRankFactors(NamedTuple):
         Returns
         -------
         BodyFactors
-            Factors of Uᴴ left rightᴴ, both of shape (…, n, k), with the dtype of U (float32 for U in half
-            precision).
+            Both of shape (…, n, k), with the dtype of U (float32 for U in half precision).
 
         Notes
         -----
@@ -244,7 +235,7 @@ class LowRankRotation(NamedTuple):
 
 
 def _refused(self: Any, other: Any) -> Any:
-    """Of a named tuple `*` repeats, `+` concatenates, and numpy makes one array: none is what is meant."""
+    """For a tuple `*` repeats, `+` concatenates, and numpy would make one array: all are refused."""
     name = type(self).__name__
     cure = (
         "its inverse is .inverse(), a product .compose(other)"
@@ -257,7 +248,7 @@ def _refused(self: Any, other: Any) -> Any:
 for _kind in (BodyFactors, LowRankFactors, LowRankRotation):
     for _operator in ("__mul__", "__rmul__", "__add__", "__radd__"):
         setattr(_kind, _operator, _refused)
-    # Numbers and arrays of numpy leave the operator to the class.
+    # numpy's numbers and arrays leave the operator to the class.
     setattr(_kind, "__array_ufunc__", None)  # noqa: B010
 
 
@@ -269,7 +260,7 @@ class StepCotangents(NamedTuple):
     unitary : array, shape (…, n, n)
         That of U.
     left, right : array, shape (…, n, k)
-        Those of the factors of the step.
+        Those of the step.
     """
 
     unitary: Array
@@ -313,7 +304,7 @@ def checked_body_factors(body_factors: BodyFactors) -> tuple[Namespace, int, int
 
 
 def checked_rotation(rotation: LowRankRotation, name: str = "rotation") -> LowRankRotation:
-    """The argument itself, or an error: body factors have the same shapes and mean something else."""
+    """The argument itself, or an error: body factors have the same shapes and another meaning."""
     if not isinstance(rotation, LowRankRotation):
         raise TypeError(
             f"{name} must be a LowRankRotation, got {type(rotation).__name__}: "

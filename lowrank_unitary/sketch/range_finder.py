@@ -32,8 +32,8 @@ def krylov_basis(op: Operator, samples: Array, power_iterations: int) -> Array:
 def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
     """A basis with what a block adds to it, as far as there is room, and the new columns alone."""
     width = basis.shape[-1]
-    # Orthonormal by itself first, so that its scale does not matter; then together with the basis, to which
-    # what is left of a block of lower rank, rounding, becomes orthogonal only so.
+    # First by itself, so that its scale does not matter; then together with the basis, so that the rounding
+    # left of a block of lower rank becomes orthogonal to it.
     basis, _ = qr(xp, hstack(xp, basis, qr(xp, block)[0]))
     return basis, basis[..., width:]
 
@@ -41,7 +41,7 @@ def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
 def in_basis(op: Operator, basis: Array) -> SVDSketch:
     """The singular value decomposition of QQᴴA."""
     xp = op.xp
-    # SVD of the tall (QᴴA)ᴴ through its small triangular factor: the n-sized part is one QR.
+    # SVD of the tall (QᴴA)ᴴ through its small triangular factor: one QR of size n.
     tall_q, small_r = qr(xp, op.backward(basis))
     v_small, s, uh_small = svd(xp, small_r)
     return SVDSketch(basis @ adjoint(xp, uh_small), s, adjoint(xp, tall_q @ v_small))
@@ -78,7 +78,7 @@ def least_squares(op: Operator, samples: Array) -> SVDSketch:
 
 
 def columns_basis(xp: Namespace, matrix: Array, k: int, draws: Array) -> Array:
-    """The k leading left singular vectors of columns A_j/√(c p_j), p_j = |A_j|²/‖A‖², for uniform draws."""
+    """The k leading left singular vectors of samples A_j/√(c p_j) of the columns, p_j = |A_j|²/‖A‖²."""
     n, columns = matrix.shape[-1], draws.shape[-1]
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
     scaled = matrix / xp.where(largest > 0, largest, 1.0)
@@ -88,7 +88,7 @@ def columns_basis(xp: Namespace, matrix: Array, k: int, draws: Array) -> Array:
     upper = xp.cumulative_sum(weights, axis=-1)
     lower = upper - weights
     draws = draws * upper[..., None, -1:]
-    # Column j of the selection is the indicator of the interval of the cumulated weights that draw j hits.
+    # Column j of the selection marks the interval of the cumulated weights that sample j falls into.
     chosen = (lower[..., :, None] <= draws) & (draws < upper[..., :, None])
     chance = xp.where(weights > 0, weights, 1.0)[..., :, None]
     selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), 0.0)

@@ -1,4 +1,4 @@
-"""A tangent as the planes in which it turns, and the best ones of them."""
+"""The planes in which a tangent rotates, and the leading ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ def two_sided(xp: Namespace, image: Array, basis: Array) -> tuple[Array, Array]:
 def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[BodyFactors, Array]:
     """The best body factors (C, Q) with k columns for T = skew(left rightᴴ), and the norm of every part.
 
-    Best means that skew(C Qᴴ) is as near to T as such a matrix can be. iT is Hermitian; a column pairs one of
-    its largest positive eigenvalues λ with one of its largest negative ones −μ: with x = √λ v₊ + √μ v₋ and
-    y = √λ v₊ − √μ v₋ the part λ v₊v₊ᴴ − μ v₋v₋ᴴ is ½(x yᴴ + y xᴴ). For real T they belong together, λ = μ and
-    v₋ = v̄₊, and x, y span the plane in which that part turns.
+    skew(C Qᴴ) is the nearest such matrix to T. A column pairs one of the largest positive eigenvalues λ of
+    the Hermitian iT with one of the largest negative ones −μ: with x = √λ v₊ + √μ v₋ and y = √λ v₊ − √μ v₋, λ
+    v₊v₊ᴴ − μ v₋v₋ᴴ = ½(x yᴴ + y xᴴ). For real T, λ = μ and v₋ = v̄₊, and x, y span the plane of rotation.
     """
     left, right = broadcast(xp, left, right)
     n, m = left.shape[-2:]
@@ -46,5 +45,5 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Bo
 
 
 def _clipped(xp: Namespace, x: Array) -> Array:
-    # NaN stays what it is.
+    # NaN stays NaN.
     return xp.where(x < 0, 0.0, x)

@@ -18,7 +18,7 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary (complex) or orthogonal (real), or a stack of such matrices. Its values are not looked at.
+        Unitary or orthogonal, or a stack of such matrices. Its values are not checked.
 
     Returns
     -------
@@ -27,10 +27,9 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
     Notes
     -----
-    The mark is an attribute of the tensor object. It stays where the object stays: through ``module.to(…)``,
-    ``load_state_dict``, moves by the optimisers, and when a whole module is pickled. It is lost where torch
-    makes a new object: ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``. A parameter group with
-    ``unitary=True`` depends on no mark.
+    The mark is an attribute of the tensor object. It survives ``module.to(…)``, ``load_state_dict``, steps,
+    and pickling of a whole module, but not ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``, which
+    make new objects. A parameter group with ``unitary=True`` needs no mark.
 
     Examples
     --------

@@ -24,7 +24,7 @@ class RotatedWeight(torch.nn.Module):
     Parameters
     ----------
     left, right : torch.Tensor, shape (n, k)
-        What the body factors start from.
+        Initial body factors.
     update : {"geodesic", "cayley", "polar"}
         See :func:`low_rank_unitary`.
     """
@@ -68,14 +68,13 @@ def low_rank_unitary(
     module : torch.nn.Module
         It is changed in place, by ``torch.nn.utils.parametrize``.
     name : str
-        Of the parameter W, shape (m, n). Square and unitary, it stays unitary; of any other weight the
-        singular values stay.
+        Of the parameter W, shape (m, n). A unitary W stays unitary; any W keeps its singular values.
     rank : int
-        k, from 1 to n: R is a function of body factors (n, k), the only parameters that are trained.
+        k, from 1 to n: R is a function of body factors (n, k), the only trained parameters.
     update : {"geodesic", "cayley", "polar"}
         R = exp(skew(left rightᴴ)), its Cayley form, or polar(I + left rightᴴ).
     seed : int
-        Of the right factor at the start, which is orthonormal; the left one is zero, so that R starts at I.
+        Of the initial right factor, which is orthonormal; the left one is zero, so that R is I.
 
     Returns
     -------
@@ -87,9 +86,9 @@ def low_rank_unitary(
 
     Notes
     -----
-    O(kmn) for each evaluation of the weight, by matrix products only, so that derivatives of any order exist
-    everywhere, at the start too. ``parametrize.remove_parametrizations(module, name)`` leaves W R as a plain
-    parameter, frozen as W was; ``parametrize.cached()`` evaluates the weight once for several uses.
+    O(kmn) for each evaluation of the weight, by matrix products only, so derivatives of any order exist
+    everywhere. ``parametrize.remove_parametrizations(module, name)`` leaves W R as a plain frozen parameter;
+    ``parametrize.cached()`` evaluates the weight once for several uses.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""How far a matrix is from unitary, and how to repair it."""
+"""The unitarity defect, and its repair."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        The matrix in question.
     probes : int, optional
         None: exact, at O(n³). p: estimated from p random vectors, at O(pn²).
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
+    rng : as for :func:`svd_sketch`
 
     Returns
     -------
     array, shape (…)
-        Real, one number per matrix, in the precision that the small core works in.
+        Real, one number per matrix, in the precision of the core.
 
     Notes
     -----
-    Computed in double precision for single-precision data. The estimate is the root of an unbiased
-    estimate of the square, the mean of ‖Uᴴ(Uz) − z‖² over p standard normal z. Compare across sizes
-    after division by √n. Rounding a unitary matrix to a dtype costs about 0.3·eps·√n already.
+    The estimate is the root of the mean of ‖Uᴴ(Uz) − z‖² over p standard normal z, unbiased for the square.
+    Compare across sizes after division by √n. Rounding a unitary matrix to its dtype gives about 0.3·eps·√n.
 
     Examples
     --------
@@ -57,10 +54,9 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        The matrix in question.
     atol : float, optional
-        By default what rounding explains for a fresh matrix: c(n, 1)·eps, about 19·√n·eps of the dtype. A
-        matrix that took s steps without healing has drifted by about 0.3·eps·√(n s).
+        By default c(n, 1)·eps, about 19·√n·eps of the dtype, the bound for rounding of a fresh matrix. After
+        s steps without healing the defect is about 0.3·eps·√(n s).
 
     Returns
     -------
@@ -90,7 +86,7 @@ def reunitarize(unitary: Array, /) -> Array:
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        A matrix near a unitary one, or any square matrix.
+        Any square matrix.
 
     Returns
     -------
@@ -99,10 +95,9 @@ def reunitarize(unitary: Array, /) -> Array:
 
     Notes
     -----
-    O(n³). Where the defect d can be read and d² ≤ eps, one Newton–Schulz step U(3I − UᴴU)/2 (two products;
-    it leaves ¾d²); otherwise an SVD and then such a step, since the product of the singular vectors alone
-    is unitary to about n·eps (30·√n·eps at n = 1000) and not to rounding. A matrix that holds NaN gives
-    NaN. Where it is singular the nearest unitary matrix is not unique and one of them is returned.
+    O(n³). Where the defect d can be read and d² ≤ eps, one Newton–Schulz step U(3I − UᴴU)/2, which leaves
+    ¾d². Otherwise an SVD and then such a step: the product of the singular vectors is unitary only to about
+    n·eps (30·√n·eps at n = 1000). For a singular matrix the result is one of several nearest ones.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""A matrix in two half-precision arrays: what rounding to half precision drops is kept in the second."""
+"""A matrix in two half-precision arrays: the second one keeps the rounding error of the first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ class CompensatedUnitary(NamedTuple):
     """A matrix as ``high + low * eps / 2``, both arrays in float16 or both in bfloat16.
 
     Make one with :meth:`split`; :meth:`single` gives the matrix in float32, to be moved and split again.
-    Four bytes an entry, as float32 takes, of which `high` serves fast products in half precision without a
-    copy.
+    It takes four bytes an entry, as float32 does; `high` serves fast products without a copy.
 
     Attributes
     ----------
     high : array, shape (…, n, n)
         The matrix rounded to half precision.
     low : array, shape (…, n, n)
-        What that left out, in units of eps/2 of the dtype, rounded too.
+        The remainder in units of eps/2 of the dtype, rounded too.
 
     Notes
     -----
@@ -59,10 +58,6 @@ class CompensatedUnitary(NamedTuple):
         -------
         CompensatedUnitary
 
-        Raises
-        ------
-        TypeError
-            For another dtype on either side.
         """
         xp = validate.namespace_of(unitary=unitary)
         if unitary.dtype != xp.float32:

@@ -46,22 +46,10 @@ _FILE_WIDTH = 140
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand; return the exit status.
 
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line; that of the process by default.
-
-    Returns
-    -------
-    int
-        The exit status: 0, 1 where something needed is missing, 130 where the user interrupted.
-
-    Raises
-    ------
-    SystemExit
-        Status 2 for a command line that makes no sense; 0 after ``--help`` and ``--version``.
+    0; 1 where something needed is missing; 130 where the user interrupted. SystemExit with 2 for an invalid
+    command line, with 0 after ``--help`` and ``--version``.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

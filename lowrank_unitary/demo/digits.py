@@ -161,13 +161,7 @@ BASELINE = "dense geodesic"
 
 
 def load_digits() -> Digits:
-    """The 1797 images of 8×8 pixels that come with scikit-learn, in a fixed split of 1200 and 597.
-
-    Returns
-    -------
-    Digits
-        float32 sequences, row by row from the top.
-    """
+    """The 1797 images of 8×8 pixels of scikit-learn as float32 rows, in a fixed split of 1200 and 597."""
     import sklearn.datasets
 
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
@@ -181,25 +175,10 @@ def load_digits() -> Digits:
 def compare(
     data: Digits, settings: Settings, watch: Callable[[Run], None], methods: tuple[Method, ...] = METHODS
 ) -> tuple[list[Run], bool]:
-    """Train once with every method.
+    """Train once with every method; `watch` is called with the current Run after every step.
 
-    Parameters
-    ----------
-    data : Digits
-        Images to learn from and to be tested on.
-    settings : Settings
-        Sizes, rates and the seed.
-    watch : callable
-        Called with the current Run after every step.
-    methods : tuple of Method
-        What to compare.
-
-    Returns
-    -------
-    runs : list of Run
-        In the order of the methods.
-    complete : bool
-        False where the user interrupted: then the last run is shorter than planned.
+    Returns the runs in the order of the methods, and False where the user interrupted: the last run is then
+    shorter than planned.
     """
     runs: list[Run] = []
     try:
@@ -213,23 +192,7 @@ def compare(
 
 
 def train(run: Run, method: Method, data: Digits, settings: Settings) -> Iterator[None]:
-    """Train with one method, writing into `run`; yields after every step.
-
-    Parameters
-    ----------
-    run : Run
-        Empty; filled as the training goes on.
-    method : Method
-        How the recurrent matrix moves.
-    data : Digits
-        Images to learn from and to be tested on.
-    settings : Settings
-        Sizes, rates and the seed.
-
-    Yields
-    ------
-    None
-    """
+    """Train with one method, filling an empty `run`; yields after every step."""
     # Three streams from one seed: what the sketches draw must not shift the minibatches.
     start_rng, batch_rng, sketch_rng = np.random.default_rng(settings.seed).spawn(3)
     network = initial_network(settings.hidden, CLASSES, start_rng)

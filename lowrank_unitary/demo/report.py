@@ -34,19 +34,7 @@ def blas_threads() -> int:
 
 
 def table(runs: list[Run], threads: int) -> Table:
-    """The final numbers of every run that was evaluated at least once.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not; an unfinished one is marked.
-    threads : int
-        The number of BLAS threads that the times were taken with.
-
-    Returns
-    -------
-    rich.table.Table
-    """
+    """The final numbers of every run that was evaluated; unfinished ones are marked."""
     notes = [
         "Loss: mean of the last 50 minibatches. Defect: ‖WᵀW − I‖_F/√n. Times:",
         "medians; an update is that of W alone, sketch included. Dense polar: the",
@@ -92,15 +80,7 @@ def table(runs: list[Run], threads: int) -> Table:
 
 
 def write_curves(runs: list[Run], path: Path) -> None:
-    """Write one line per method and training step, with test results where they were taken.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not.
-    path : Path
-        The CSV file.
-    """
+    """Write one line per method and training step, with test results where they were taken."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -115,20 +95,7 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 
 def figure(runs: list[Run], settings: Settings) -> Figure:
-    """Loss, test accuracy and unitarity defect against the training step.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not.
-    settings : Settings
-        Named under the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Not known to pyplot: nothing global is touched, and no display is needed.
-    """
+    """Loss, test accuracy and unitarity defect against the step, without pyplot: nothing global is touched."""
     result = Figure(figsize=(13.0, 5.2), layout="constrained")
     loss, accuracy, defect = result.subplots(1, 3)
     window = max(1, settings.steps // 40)

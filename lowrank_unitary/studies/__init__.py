@@ -20,15 +20,6 @@ STUDIES = {
 
 
 def load_study(name: str) -> Study:
-    """The study of a name of :data:`STUDIES`; its module is imported at this moment.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    Study
-    """
+    """The study of a name of :data:`STUDIES`, whose module is imported here."""
     study: Study = import_module(f".accuracy.{name.replace('-', '_')}", __name__).STUDY
     return study

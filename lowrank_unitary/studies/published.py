@@ -28,20 +28,7 @@ SAMPLER_EPSILON = 1e-6
 
 
 def transport(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Transport (T) in the published form, U exp(skew(Uᴴ left rightᴴ)).
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ, sign and step size included.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Of the dtype of U; NaN where the eigendecomposition was given NaN or infinity.
-    """
+    """Transport in the published form, U exp(skew(Uᴴ left rightᴴ)); NaN where U or the step is not finite."""
     Q, b, c = _projected(unitary, left, right)
     omega = (c @ adjoint(b) - b @ adjoint(c)) / 2
     change = _spectral_function(omega, lambda eigenvalues: np.exp(eigenvalues) - 1, left.shape[-1])
@@ -49,20 +36,7 @@ def transport(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
 
 
 def polar(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Polar projection (D) in the published form, (U + left rightᴴ) times an inverse root.
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ, sign and step size included.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Of the dtype of U; NaN where the eigendecomposition was given NaN or infinity.
-    """
+    """Polar projection in the published form, (U + left rightᴴ) times an inverse root; NaN as above."""
     Q, b, c = _projected(unitary, left, right)
     core = c @ adjoint(b) + b @ adjoint(c) + b @ (adjoint(left) @ left) @ adjoint(b)
     change = _spectral_function(
@@ -73,22 +47,7 @@ def polar(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
 
 
 def lsi(matrix: Numbers, rank: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
-    """The sampler LSI in the published form: matrix ≈ left @ rightᴴ with left = matrix @ right.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, m)
-        What is compressed.
-    rank : int
-        k.
-    rng : numpy.random.Generator
-        Source of the random rows.
-
-    Returns
-    -------
-    left : ndarray, shape (n, k)
-    right : ndarray, shape (m, k)
-    """
+    """The sampler LSI in the published form: matrix ≈ left @ rightᴴ with left = matrix @ right (m, k)."""
     n = matrix.shape[0]
     test = rng.standard_normal((n, rank))
     if np.iscomplexobj(matrix):

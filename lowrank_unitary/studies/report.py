@@ -35,21 +35,7 @@ td { font-variant-numeric: tabular-nums; white-space: nowrap; } code { font-size
 
 
 def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
-    """Write the figure of a study as PNG, with a line that says what it was made with.
-
-    Parameters
-    ----------
-    study : Study
-    rows : list of dict
-        Of :class:`~.runner.Results`.
-    output : Path
-        The folder.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Write the figure of a study as PNG into the folder, with a line of seed and versions; return its path."""
     figure = study.figure(rows)
     _sign(figure, caption(rows))
     path = output / f"{study.name}.png"
@@ -61,17 +47,7 @@ def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
 
 
 def caption(rows: list[Row]) -> str:
-    """What rows were measured with.
-
-    Parameters
-    ----------
-    rows : list of dict
-
-    Returns
-    -------
-    str
-        Seed and versions.
-    """
+    """Seed and versions that rows were measured with."""
     seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
     return (
         f"seed {seeds}; lowrank-unitary {__version__}, Python {platform.python_version()}, numpy "
@@ -80,19 +56,10 @@ def caption(rows: list[Row]) -> str:
 
 
 def write_report(studies: Sequence[Study], output: Path) -> Path:
-    """Write ``report.html`` with a section for each study that has been measured.
+    """Write ``report.html`` with a section for each measured study; return its path.
 
-    Parameters
-    ----------
-    studies : sequence of Study
-        Those without results in the folder are left out.
-    output : Path
-        The folder of the CSV files, whatever their seeds; figures not older than those are taken from there.
-
-    Returns
-    -------
-    Path
-        The page.
+    `output` is the folder of the CSV files, whatever their seeds. Figures newer than these are used as they
+    are.
     """
     found = [(study, Results(study, output, None)) for study in studies]
     shown = [(study, results) for study, results in found if results.rows()]

@@ -150,31 +150,12 @@ def run_studies(
     jobs: int | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
-    """Measure all cases that have not been measured.
+    """Measure all cases that have not been measured, into one CSV file a study in the folder `output`.
 
-    Parameters
-    ----------
-    studies : sequence of Study
-    output : Path
-        Folder of the CSV files; made where it is missing.
-    full : bool
-        The long list of cases.
-    seed : int
-        The same seed gives the same rows, in any order and on any number of processes.
-    jobs : int, optional
-        Processes, by default one for each CPU that this process may use.
-    watch : callable, optional
-        ``watch(study, case)`` is called for every case that is finished, those of earlier runs first.
-
-    Returns
-    -------
-    Outcome
-        Failures, and whether the user interrupted.
-
-    Raises
-    ------
-    WorkerDied
-        Where a worker process ended by itself, for want of memory for example.
+    A seed gives the same rows in any order and on any number of processes. `full` selects the long list of
+    cases, `jobs` the number of processes, by default one for each CPU that this process may use.
+    ``watch(study, case)`` is called for every finished case, those of earlier runs first. Raises WorkerDied
+    where a worker process ended by itself, for want of memory for example.
     """
     output.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()

@@ -92,8 +92,8 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     Notes
     -----
     Factors accumulate over uses of a weight and backward passes until an optimiser steps or its ``zero_grad``
-    is called; more than 8n columns are summed to an n×n matrix, without loss. ``torch.autograd.grad`` captures
-    them as ``.backward()`` does.
+    is called; more than 8n columns are summed to an n×n matrix, without loss. ``torch.autograd.grad``
+    captures them as ``.backward()`` does.
 
     Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
     is computed even if x requires none. No second derivatives, no ``torch.func`` transforms; under

@@ -18,26 +18,11 @@ _BITS = 20
 
 
 def exact_step(unitary: Numbers, left: Numbers, right: Numbers, update: str) -> Extended:
-    """The exact result of one step for the numbers given, in extended precision.
+    """The exact result of one step U, left @ rightᴴ for the numbers given, in extended precision.
 
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ.
-    update : {"geodesic", "cayley", "polar"}
-        How U moves.
-
-    Returns
-    -------
-    ndarray of longdouble or clongdouble, shape (n, n)
-
-    Notes
-    -----
     The dense definitions of ``reference``, applied in the space of dimension 2k in which the step acts: with
     c = Uᴴ left, b = right and Q an orthonormal basis of both, f(cbᴴ) = I + Q [f(QᴴcbᴴQ) − I] Qᴴ. That is
-    O(kn²) where the dense ones are O(n³), and extended precision has no fast products.
+    O(kn²) in place of O(n³): extended precision has no fast products.
     """
     u, a, b = (reference.extended(x) for x in (unitary, left, right))
     c = adjoint(u) @ a
@@ -59,18 +44,7 @@ def error_of(result: Numbers, expected: Extended) -> float:
 
 
 def defect_of(unitary: Numbers) -> float:
-    """‖UᴴU − I‖_F / √n of the numbers given, exact to far below their rounding.
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        Of double or lower precision.
-
-    Returns
-    -------
-    float
-        NaN where U is not finite.
-    """
+    """‖UᴴU − I‖_F / √n of U in double or lower precision, exact to far below its rounding; NaN for NaN."""
     if not np.all(np.isfinite(unitary)):
         return math.nan
     # Beyond the range of double precision it is infinite, and need not say so.
@@ -79,21 +53,7 @@ def defect_of(unitary: Numbers) -> float:
 
 
 def rounded_unitary(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Numbers:
-    """A Haar-distributed unitary matrix whose defect is that of rounding to the dtype, and no larger.
-
-    Parameters
-    ----------
-    n : int
-        Size.
-    dtype : dtype
-        Real or complex.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-    """
+    """A Haar-distributed unitary matrix whose defect is that of rounding to the dtype, and no larger."""
     wide = np.complex128 if dtype.kind == "c" else np.float64
     u = random_unitary(n, dtype=wide, rng=rng)
     # The QR inside leaves some eps; a Newton–Schulz step with the exact defect leaves one rounding.

@@ -104,17 +104,7 @@ def _forms(update: str) -> dict[str, Move]:
 def shortcut(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
     """Transport by U + [U right, left] M Wᴴ, where W = [right, Uᴴ left] and I + W M Wᴴ is the rotation.
 
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        What :func:`~lowrank_unitary.unitary_transport` gives if U is unitary: left stands for U Uᴴ left.
+    The same as :func:`~lowrank_unitary.unitary_transport` for unitary U: left stands for U Uᴴ left.
     """
     body = LowRankFactors(left, right).to_body(unitary)
     if not np.all(np.isfinite(body.left)):
@@ -140,19 +130,7 @@ def _with_defect(n: int, rng: np.random.Generator) -> Numbers:
 def random_steps(
     rng: np.random.Generator, count: int, n: int, k: int, norm: float, complex_data: bool = False
 ) -> tuple[Numbers, Numbers]:
-    """Gaussian factors of `count` steps of the given spectral norm, in double precision.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    count, n, k : int
-    norm : float
-    complex_data : bool
-
-    Returns
-    -------
-    left, right : ndarray, shape (count, n, k)
-    """
+    """Gaussian factors (count, n, k) of steps of the given spectral norm, in double precision."""
     lefts, rights = rng.standard_normal((2, count, n, k))
     if complex_data:
         imaginary = rng.standard_normal((2, count, n, k))

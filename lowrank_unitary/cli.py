@@ -23,7 +23,7 @@ from .studies import STUDIES, load_study
 if TYPE_CHECKING:
     from .studies.study import Case, Study
 
-# What commands import beyond the library's own dependencies, and the distributions it comes from.
+# Modules that commands import beyond the library's dependencies, and their distributions.
 _STUDY_PACKAGES = {"rich": "rich", "matplotlib": "matplotlib", "threadpoolctl": "threadpoolctl"}
 _DEMO_PACKAGES = {"sklearn": "scikit-learn", **_STUDY_PACKAGES}
 _NAMESPACES = {
@@ -35,11 +35,11 @@ _NAMESPACES = {
     "dask": ("dask",),
 }
 _FIGURE_KINDS = (".png", ".pdf", ".svg")
-# `--quick` takes these where nothing else was asked for.
+# `--quick` takes these unless other values are given.
 _QUICK_STEPS = 200
 # Size of the recurrent matrix from which BLAS may use all of its threads.
 _THREADS_PAY_FROM = 256
-# The largest rank that is compared.
+# The largest rank of the comparison.
 _SMALLEST_HIDDEN = 4
 _INTERRUPTED = 130
 _FILE_WIDTH = 140
@@ -162,7 +162,7 @@ def _figure_file(text: str) -> Path:
 
 
 def _lacks(command: str, packages: dict[str, str]) -> bool:
-    """Say what is to be installed, if anything is."""
+    """Say what is to be installed, if anything is missing."""
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         needed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
@@ -190,7 +190,7 @@ def _study(options: argparse.Namespace) -> int:
         return 1
     names = list(STUDIES) if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
-    # Into a file or a pipe the tables need not be as narrow as 80 columns.
+    # In a file or a pipe the tables may be wider than 80 columns.
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     columns = (
         TextColumn("{task.description}"),
@@ -228,7 +228,7 @@ def _study(options: argparse.Namespace) -> int:
         for line in lines:
             table.add_row(*map(escape, line))
         console.print(table)
-    # The page shows what other runs left in the folder, too.
+    # The page also shows results of other runs in the folder.
     page = report.write_report([load_study(name) for name in STUDIES], options.output)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     for study, case, message in outcome.failures:
@@ -244,7 +244,7 @@ def _study(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     if _lacks("demo", _DEMO_PACKAGES):
         return 1
-    # Only now: the library and the other commands work without these packages.
+    # Imported here: the library and the other commands work without these packages.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from threadpoolctl import threadpool_limits
@@ -272,7 +272,7 @@ def _demo(options: argparse.Namespace) -> int:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # Small products gain nothing from threads, and lose much where those of numpy and scipy compete.
+    # Small products gain nothing from threads, and slow down where those of numpy and scipy compete.
     limit = threadpool_limits(1 if settings.hidden < _THREADS_PAY_FROM else None, user_api="blas")
     with limit, Progress(*columns, console=console, refresh_per_second=4) as progress:
         bar = progress.add_task("", total=steps * len(digits.METHODS))
@@ -336,7 +336,7 @@ def _installed(*distributions: str) -> str:
 
 
 def _namespaces() -> list[str]:
-    # Looked up, not imported: a framework may take seconds to load, and may be what is broken.
+    # Found, not imported: a framework may take seconds to load, or be broken.
     return [f"{name} {_installed(*where)}" for name, where in _NAMESPACES.items() if find_spec(name)]
 
 
@@ -378,7 +378,7 @@ def _cupy_gpu() -> str:
 
 
 def _torch_gpu() -> str:
-    # A build without CUDA says so in its version; importing it would take a second to learn nothing.
+    # A build without CUDA says so in its version, without an import.
     if find_spec("torch") is None or "+cpu" in _installed("torch"):
         return ""
     try:

@@ -1,6 +1,6 @@
-"""Fast kernels, on a CPU and on a GPU; each has a generic line that gives the same result to rounding.
+"""Kernels for a CPU and a GPU; each has a generic line that gives the same result to rounding.
 
-`cpu` and `cuda` have the same names for the same operations, for numpy arrays and for arrays on a device.
+`cpu` and `cuda` name the same operations alike.
 """
 
 import os

@@ -45,7 +45,7 @@ def initial_network(hidden: int, classes: int, rng: np.random.Generator, dtype: 
 
 
 def forward(network: Network, sequences: Floats) -> tuple[Floats, Floats, Floats]:
-    """Logits (B, m), states h_0 = 0 to h_T (T + 1, B, n) and preactivations z_1 to z_T of sequences (B, T)."""
+    """Logits (B, m), states h_0 = 0 to h_T (T + 1, B, n) and preactivations z_1 to z_T (T, B, n)."""
     B, T = sequences.shape
     W = network.recurrent
     states = np.zeros((T + 1, B, W.shape[0]), dtype=W.dtype)
@@ -71,7 +71,7 @@ def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> t
     error[rows, labels] -= 1
     error /= B
 
-    # Where the modReLU is open its slope is 1: in z, and up to the sign of z in d.
+    # Where the modReLU is not zero its slope is 1: in z, and up to the sign of z in d.
     slopes = (np.abs(preactivations) + network.bias > 0).astype(preactivations.dtype)  # (T, B, n)
     deltas = np.empty_like(preactivations)  # ∂loss/∂z_t (T, B, n)
     carried = error @ network.readout  # ∂loss/∂h_T (B, n)
@@ -79,7 +79,7 @@ def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> t
         np.multiply(carried, slopes[t], out=deltas[t])
         carried = deltas[t] @ network.recurrent  # ∂loss/∂h_{t−1}; lengths are kept where W is orthogonal
 
-    # Every step adds an outer product δ_t h_{t−1}ᵀ: one product over all T·B rows at once.
+    # The sum of the outer products δ_t h_{t−1}ᵀ in one product over all T·B rows.
     flat_deltas = deltas.reshape(T * B, -1)
     return loss, Network(
         recurrent=flat_deltas.T @ states[:-1].reshape(T * B, -1),

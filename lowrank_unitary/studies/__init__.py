@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .study import Study
 
-# Name on the command line, and what is shown beside it in the help.
+# Name on the command line, and its help.
 STUDIES = {
     "one-step": "error and defect of one step against its norm",
     "drift": "defect against the number of steps, with and without healing",

@@ -1,7 +1,7 @@
-"""The published form of the projUNN updates and of its sampler: a comparison that the library never uses.
+"""The published form of the projUNN updates and of its sampler, for comparison only.
 
-Written from the mathematics of the paper; where the authors' code departs from it, this departs in the same
-way, because that is what a comparison has to show. Do not train with these functions.
+Written from the mathematics of the paper, with the departures of the authors' code. Do not train with these
+functions. U is (n, n), left and right (n, k).
 
 - The core is a projected 2k×2k matrix, diagonalised by a *general* eigendecomposition, with the conjugate
   transpose of the eigenvectors in place of their inverse. The two agree only where the eigenvectors happen
@@ -55,7 +55,7 @@ def lsi(matrix: Numbers, rank: int, rng: np.random.Generator) -> tuple[Numbers, 
     R, _ = np.linalg.qr(test)
     sample = np.sqrt(n / rank) * adjoint(R) @ matrix
     u, s, _ = np.linalg.svd(sample, full_matrices=False)
-    # Singular vectors to the right, shortened by s/(s + 1e-6). They enter the result twice.
+    # Right singular vectors times s/(s + 1e-6). They enter the result twice.
     right = adjoint(sample) @ u / (s + SAMPLER_EPSILON)
     return _of_kind(matrix, matrix @ right), _of_kind(matrix, right)
 
@@ -78,5 +78,5 @@ def _spectral_function(core: Numbers, f: Callable[[Numbers], Numbers], k: int) -
 
 
 def _of_kind(like: Numbers, result: Numbers) -> Numbers:
-    """The result in the dtype of the argument; real data have real results up to rounding."""
+    """The result in the dtype of the argument, real for real data up to rounding."""
     return (result if np.iscomplexobj(like) else result.real).astype(like.dtype)

@@ -1,4 +1,4 @@
-"""The figures of studies, and one page that shows them all and opens without a network."""
+"""The figures of studies, and one self-contained page of them all."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ td { font-variant-numeric: tabular-nums; white-space: nowrap; } code { font-size
 
 
 def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
-    """Write the figure of a study as PNG into the folder, with a line of seed and versions; return its path."""
+    """Write the figure of a study as PNG, with a line of seed and versions; return its path."""
     figure = study.figure(rows)
     _sign(figure, caption(rows))
     path = output / f"{study.name}.png"
-    # Half a picture would find its way into the page.
+    # Renamed when complete: the page never shows half a picture.
     temporary = path.with_suffix(f".png.{os.getpid()}.part")
     figure.savefig(temporary, dpi=_DPI, format="png")
     os.replace(temporary, path)

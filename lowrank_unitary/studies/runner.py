@@ -1,4 +1,4 @@
-"""Run studies: every case once, on all cores, into one CSV file a study that grows and can be continued."""
+"""Run studies: every case once, on all cores, into one CSV file a study; runs can be continued."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from threadpoolctl import threadpool_limits
 from .. import __version__
 from .study import Case, Row, Study
 
-# What a row was measured with; rows of other origins are measured anew.
+# The origin of a row; rows of other origins are measured again.
 _ORIGIN = ("seed", "lowrank_unitary", "numpy")
 
 Watch = Callable[[Study, Case], None]
 
 
 class WorkerDied(RuntimeError):
-    """A worker process ended by itself; what was finished before is in the files."""
+    """A worker process ended by itself; finished cases are in the files."""
 
 
 @dataclass
 class Outcome:
-    """What a run of studies came to."""
+    """The outcome of a run of studies."""
 
     failures: list[tuple[Study, Case, str]] = field(default_factory=list)
     interrupted: bool = False
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Results:
-    """The CSV file of a study: one line a row, rewritten at once whenever a case is finished."""
+    """The CSV file of a study: one line a row, rewritten whenever a case is finished."""
 
     def __init__(self, study: Study, output: Path, seed: int | None) -> None:
         self.study, self.path = study, output / f"{study.name}.csv"
@@ -65,7 +65,7 @@ class Results:
         return self._key(case) in self._rows
 
     def _read(self) -> None:
-        """Take over the cases in the file that are not known yet."""
+        """Add the new cases of the file."""
         if not self.path.exists():
             return
         found: dict[tuple[str, ...], list[Row]] = {}
@@ -98,7 +98,7 @@ class Results:
         return [row for key in (*known, *others) for row in self._rows[key]]
 
     def extent(self) -> str:
-        """How many cases are there, and of which list."""
+        """The number of cases, and which list they are from."""
         for name, keys in self._lists.items():
             if keys <= self._rows.keys():
                 return f"{len(self._rows)} cases ({name} list)"
@@ -110,7 +110,7 @@ class Results:
 
     def _origin(self) -> dict[str, str]:
         origin = dict(zip(_ORIGIN, (str(self._seed), __version__, np.__version__), strict=True))
-        # A file holds rows of one seed; who only reads it may take them whatever that is.
+        # A file holds rows of one seed; readers accept any.
         return origin if self._seed is not None else {name: origin[name] for name in _ORIGIN[1:]}
 
 
@@ -120,7 +120,7 @@ def text(cell: Any) -> str:
 
 
 def value(cell: str) -> str | int | float | bool:
-    """What a cell of the CSV file stands for."""
+    """The value of a cell of the CSV file."""
     if cell in ("True", "False"):
         return cell == "True"
     for kind in (int, float):
@@ -132,12 +132,12 @@ def value(cell: str) -> str | int | float | bool:
 
 
 def case_number(case: Case) -> int:
-    """A number made of the contents of a case alone."""
+    """A number from the contents of a case alone."""
     return zlib.crc32(";".join(f"{key}={text(case[key])}" for key in sorted(case)).encode())
 
 
 def case_seed(case: Case, seed: int) -> np.random.SeedSequence:
-    """The randomness of a case: the same whatever else is measured, and wherever."""
+    """The seed of a case, whatever else is measured."""
     return np.random.SeedSequence([seed, case_number(case)])
 
 
@@ -167,7 +167,7 @@ def run_studies(
                 tasks.append((study, results, case))
             elif watch:
                 watch(study, case)
-    # Longest first, so that no core is left with a long one at the end.
+    # Longest first, for an even load.
     tasks.sort(key=lambda task: -task[0].cost(task[2]))
     workers = min(jobs or _cpus(), len(tasks))
     measured = _in_turn(tasks, output, seed) if workers <= 1 else _in_parallel(tasks, output, seed, workers)
@@ -224,11 +224,11 @@ def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Ite
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start processes that are deaf to interrupts from their first moment, before they can ignore them."""
+    """Start processes with interrupts blocked until they ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # New processes inherit the mask. Here an interrupt that came meanwhile is raised at the end.
+    # New processes inherit the mask; here a pending interrupt is raised at the end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -237,8 +237,8 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _one_thread() -> None:
-    # An interrupt at the keyboard reaches all processes. Only the first one acts on it and ends the others:
-    # a worker that dies of it may be taken for one that lacked memory.
+    # A keyboard interrupt reaches all processes. Only the first one acts on it: a worker that ends by it
+    # could be mistaken for one without memory.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
 
@@ -251,14 +251,14 @@ def _measure(
 
 
 def _scratch(output: Path, study: Study, case: Case, seed: int) -> Path:
-    """Where a long case may keep its state: a folder of its own, named after all that it depends on."""
+    """The folder for the state of a long case, named after all that it depends on."""
     name = f"{__version__}-{seed}-{case_number(case):08x}"
     return output / f".{study.name}-state" / name / "state"
 
 
 def _remove_empty(output: Path, study: Study) -> None:
     folder = output / f".{study.name}-state"
-    # Those of cases that keep no state, or have none yet; rmdir refuses the others.
+    # Empty ones; rmdir refuses the others.
     for empty in (*folder.glob("*"), folder):
         with contextlib.suppress(OSError):
             empty.rmdir()

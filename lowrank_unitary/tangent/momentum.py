@@ -11,7 +11,7 @@ from ..types import BodyFactors, checked_body_factors
 from .planes import leading_planes
 
 SCALINGS = ("none", "scalar", "rows")
-# Rows of the second moment below this share of the mean one are scaled like it.
+# Rows of the second moment below this share of the mean one are scaled as at this share.
 _FLOOR = 1e-8
 
 

@@ -1,7 +1,7 @@
-"""Arrays on a CUDA device, cupy's or torch's, as the kernels see them, and how a kernel is started on them.
+"""Arrays on a CUDA device, cupy's or torch's, and kernel launches on them.
 
-Memory and streams are those of the library that an array comes from, so that its graphs and its allocator
-know of what is done. Nothing here waits for the device.
+Memory and streams are those of the library of the array, as its graphs and its allocator need. Nothing here
+synchronises with the device.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def active() -> bool:
     try:
         cuda = _cupy().cuda
     except ImportError:
-        # Built for another version of CUDA: torch may do without it.
+        # cupy for another CUDA version: torch may work without it.
         return False
-    # Warps of other makers have 64 threads.
+    # Warps of other vendors have 64 threads.
     return bool(cuda.is_available()) and not cuda.runtime.is_hip
 
 
 def run(launch: Launch, *arguments: Any) -> None:
-    """One kernel on the current stream; arrays go by their addresses, and None is no array."""
+    """One kernel on the current stream; arrays are passed by address, None as a null pointer."""
     given = tuple(
         np.int32(x) if isinstance(x, int) else np.uint64(0 if x is None else address(x)) for x in arguments
     )
@@ -61,7 +61,7 @@ def _compiled(kernel: str) -> Any:
 
 @contextlib.contextmanager
 def entered(x: Array) -> Iterator[None]:
-    """The device of an array, and the current stream of its library there, as those of cupy."""
+    """Make the device of an array, and its library's current stream there, current in cupy."""
     if not is_torch(x):
         with x.device:
             yield
@@ -73,7 +73,7 @@ def entered(x: Array) -> Iterator[None]:
 
 
 class _Stream:
-    """A stream of another library, by the protocol for these."""
+    """A stream of another library, by the CUDA stream protocol."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -96,7 +96,7 @@ def _cupy() -> Any:
 
 
 def is_recorded(x: Array) -> bool:
-    """Whether a graph of cupy is being recorded, in which it refuses products of its own."""
+    """Whether cupy records a graph, in which it refuses its own products."""
     return not is_torch(x) and bool(_cupy().cuda.get_current_stream().is_capturing())
 
 
@@ -131,7 +131,7 @@ def real(x: Array) -> str:
 
 
 def empty(like: Array, shape: tuple[int, ...], dtype: str) -> Array:
-    """Memory of the library that `like` comes from, on its device."""
+    """Memory from the library of `like`, on its device."""
     if is_torch(like):
         return like.new_empty(shape, dtype=getattr(_torch(), dtype))
     return _cupy().empty(shape, dtype)
@@ -155,7 +155,7 @@ def copied(x: Array) -> Array:
 
 
 def empty_like(matrix: Array) -> Array:
-    """An array for a result, as `matrix` is."""
+    """An array for a result like `matrix`."""
     return empty(matrix, tuple(matrix.shape), dtype(matrix))
 
 
@@ -175,7 +175,7 @@ def is_contiguous(x: Array) -> bool:
 
 
 def aligned(*arrays: Array) -> bool:
-    """Whether packs of 16 bytes may be read from where the arrays begin."""
+    """Whether the arrays are aligned to 16 bytes."""
     return all(address(x) % 16 == 0 for x in arrays)
 
 

@@ -1,6 +1,6 @@
-"""Steps of matrices on a CUDA device, cupy's or torch's, by kernels that are compiled on first use.
+"""Steps of matrices on a CUDA device, cupy's or torch's, as chains of kernels.
 
-Nothing here waits for the device. A step is a chain of kernels, in the order in which they are started here.
+Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from .launches import Launch
 
 Array = Any
 
-# Columns of a step, and probes, up to which one block makes the core.
+# Columns of a step, and probes, up to which one block computes the core.
 _MOST_RANK = 16
-# Columns up to which one block makes a basis, or eigenvectors, and operations up to which it makes a basis.
+# Columns up to which one block computes a basis or eigenvectors, and operations up to which it computes a
+# basis.
 _MOST_COLUMNS, _MOST_WORK = 72, 1 << 23
-# Thin columns, as real ones, beyond which a library that reads the matrix once takes over.
+# Real thin columns beyond which a library, which reads the matrix once, is faster.
 _MOST_LOOKED = 32
-# Rows up to which one block moves a whole matrix, which it finds in the cache again.
+# Rows up to which one block moves a whole matrix, which stays in the cache.
 _SMALL = 128
 
 
 def apply_to(matrix: Array, columns: int) -> bool:
-    """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
+    """Whether the kernels take these matrices with so many thin columns."""
     width = columns * device.parts(matrix)
     return (width <= _MOST_LOOKED or device.is_recorded(matrix)) and _takes(matrix, width)
 
 
 def steps_apply_to(matrix: Array, rank: int, probes: int) -> bool:
-    """Whether whole steps do."""
+    """Whether they take whole steps."""
     return 0 < rank <= _MOST_RANK and probes <= _MOST_RANK and _takes(matrix, 1)
 
 
@@ -44,7 +45,7 @@ def _takes(matrix: Array, width: int) -> bool:
 
 
 def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None) -> Array:
-    """matrixᴴ @ [thin, matrix @ probes]: one read of the matrices, or two where the sums need the room."""
+    """matrixᴴ @ [thin, matrix @ probes]: one read of the matrices, or two where registers do not suffice."""
     with device.entered(matrix):
         total, width = _sums(
             matrix, device.contiguous(thin), None if probes is None else device.contiguous(probes)
@@ -59,7 +60,7 @@ def product_rows(matrix: Array, thin: Array) -> Array:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     with device.entered(matrix):
         out = device.empty(matrix, (*matrix.shape[:-1], thin.shape[-1]), device.dtype(matrix))
-        # The two parts of an entry lie side by side.
+        # The two parts of an entry are adjacent.
         _look(matrix, _laid_out(device.contiguous(thin)), out)
         return out
 
@@ -181,7 +182,7 @@ def _core(
     *,
     rows: bool,
 ) -> tuple[Array, Array]:
-    """L and R from c and the columns beside it, as rows from the sums of a gathering, or as thin factors."""
+    """L and R from c, b and the probes, as rows from the sums of `gather`, or as thin factors."""
     n, k, p = sizes
     width, parts, itemsize = 2 * (k + p), device.parts(like), device.itemsize(like)
     count = math.prod(like.shape[:-2])
@@ -205,7 +206,7 @@ def _core(
 
 
 def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]:
-    """Real rows with the sums Σ_i weight · row i, and how many columns they stand for."""
+    """Real rows with the sums Σ_i weight · row i, and the number of their columns."""
     count, rows, columns = _as_rows(matrix)
     parts, itemsize = device.parts(matrix), device.itemsize(matrix)
     given, made = thin.shape[-1] * parts, 0 if probes is None else probes.shape[-1] * parts
@@ -238,7 +239,7 @@ def _gathering(matrix: Array, looked: Array, given: int, made: int) -> Any:
 
 
 def _look(matrix: Array, left: Array, out: Array) -> None:
-    """Products of the rows with laid out thin factors, all of which are read for some of these at a time."""
+    """Products of the rows with laid out thin factors, by groups of columns."""
     count, rows, columns = _as_rows(matrix)
     width, aligned = left.shape[1], device.aligned(matrix, left)
     for first, some in launches.groups(width):
@@ -247,7 +248,7 @@ def _look(matrix: Array, left: Array, out: Array) -> None:
 
 
 def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
-    """Rows of the matrices by laid out thin factors."""
+    """Change the rows of the matrices by laid out thin factors."""
     count, rows, columns = _as_rows(matrix)
     width, itemsize = before.shape[1], device.itemsize(matrix)
     aligned = device.aligned(matrix, out, before, after)
@@ -262,7 +263,7 @@ def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
 
 
 def _rows_for(like: Array, columns: int) -> tuple[Array, Array]:
-    """Memory for two thin factors that are laid out."""
+    """Memory for two laid out thin factors."""
     parts, n = device.parts(like), like.shape[-1]
     shape = (math.prod(like.shape[:-2]), columns * parts, n * parts)
     return device.empty(like, shape, device.real(like)), device.empty(like, shape, device.real(like))
@@ -281,7 +282,7 @@ def _entry_wise(kind: str, like: Array, count: int, n: int) -> Launch:
 
 
 def _as_rows(matrix: Array) -> tuple[int, int, int]:
-    """How many matrices, and their rows and columns seen as real."""
+    """The number of matrices, their rows, and their columns as real ones."""
     return math.prod(matrix.shape[:-2]), matrix.shape[-2], matrix.shape[-1] * device.parts(matrix)
 
 

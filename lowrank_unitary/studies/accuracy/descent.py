@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 PROCRUSTES_STEP = 0.8
 # Pairs of vectors of the random target, vectors in a minibatch, and the step size in units of their ratio:
-# with 1, and vectors that are nearly orthogonal, the exact step would fit its minibatch.
+# with 1 the exact step would fit a minibatch of orthogonal vectors.
 PAIRS, BATCH, TARGET_STEP = 4096, 16, 1.0
-# Steps between two copies of the state, made where a run of n above the second number takes minutes.
+# Steps between two saved states, and n from which states are saved: such a run takes minutes.
 _SAVED_EVERY, _LARGE = 100, 1000
 
 # (U, gradient, step size, k, rng) → new U
@@ -89,7 +89,7 @@ def _procrustes(case: Case, seed: np.random.SeedSequence) -> list[Row]:
     X, other = rng.standard_normal((2, n, 4 * n)) / math.sqrt(4 * n)
     start, target = random_unitary(n, rng=rng), random_unitary(n, rng=rng)
     S, B = X @ X.T, (target @ X + noise * other) @ X.T
-    # tr(UᵀB) at the optimum, with the determinant of the start.
+    # tr(UᵀB) at the optimum, with the determinant of the initial matrix.
     u, sigma, vt = np.linalg.svd(B)
     same = np.linalg.det(u) * np.linalg.det(vt) * np.linalg.det(start) > 0
     best = float(np.sum(sigma) - (0 if same else 2 * sigma[-1]))
@@ -108,8 +108,7 @@ def _procrustes(case: Case, seed: np.random.SeedSequence) -> list[Row]:
 def _target(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:
     n, k, steps = int(case["n"]), int(case["k"]), int(case["steps"])
     method = str(case["method"])
-    # One problem for all methods and ranks, which are cases of their own: it follows from the seed that all
-    # cases share, the first word, and the size.
+    # One problem for all methods and ranks, from the common first word of the seed, and the size.
     common = [int(np.ravel(np.asarray(seed.entropy, dtype=object))[0]), n]
     rng = np.random.default_rng(common)
     U, target = (random_unitary(n, dtype=np.complex64, rng=rng) for _ in range(2))
@@ -127,7 +126,7 @@ def _target(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
             rows.append(
                 {"name": method, "step": step, "gap": float(np.linalg.norm(U - target)) / math.sqrt(n)}
             )
-        # Minibatch and sampler of a step follow from its number, so that a run can be continued.
+        # The number of a step seeds its minibatch and sampler, so that a run can be continued.
         draws = np.random.default_rng([*common, step])
         chosen = draws.integers(0, PAIRS, BATCH)
         x, delta = X[:, chosen], (U @ X[:, chosen] - Y[:, chosen]) / BATCH
@@ -189,7 +188,7 @@ _TARGET_METHODS: dict[str, FactoredMove] = {
     "all 16": _all_outer_products,
 }
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _STYLES: dict[str, dict[str, Any]] = {
     "project first (tangent)": {"color": "#009E73", "linewidth": 2.2},
     "compress first, exact SVD": {"color": "#D55E00"},

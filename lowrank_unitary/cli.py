@@ -84,7 +84,7 @@ def _add_demo(commands: Any) -> None:
         "larger ones OPENBLAS_NUM_THREADS=1 (or what your BLAS reads) asks for the same.",
     )
     demo.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps unless --steps is given")
-    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of start, minibatches and sketches")
+    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of all random numbers (default 0)")
     demo.add_argument(
         "--hidden",
         type=_whole_number(_SMALLEST_HIDDEN),
@@ -98,7 +98,7 @@ def _add_demo(commands: Any) -> None:
         type=_figure_file,
         default=Path("digits_demo.png"),
         metavar="FILE",
-        help="the figure (.png, .pdf or .svg; default digits_demo.png); the curves go beside it as .csv",
+        help="the figure (.png, .pdf or .svg; default digits_demo.png); curves next to it as .csv",
     )
     demo.set_defaults(run=_demo)
 
@@ -108,14 +108,14 @@ def _add_study(commands: Any) -> None:
     study = commands.add_parser(
         "study",
         help="measure how exact and how unitary the updates are, and write figures and a report",
-        description="Measure, write DIR/NAME.csv and DIR/NAME.png, and gather all that is there in "
-        "DIR/report.html. What has been measured before is not measured again.",
+        description="Measure, write DIR/NAME.csv and DIR/NAME.png, and show all results in "
+        "DIR/report.html. Earlier measurements are kept.",
         epilog=f"studies:\n{listed}\n  {'all':<18}every one of them (about two minutes on two cores)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     study.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help="one of those below")
     study.add_argument("--full", action="store_true", help="more sizes and longer runs, an hour or more")
-    study.add_argument("--seed", type=_whole_number(0), default=0, help="of all draws (default 0)")
+    study.add_argument("--seed", type=_whole_number(0), default=0, help="of all random numbers (default 0)")
     study.add_argument(
         "--jobs", type=_whole_number(1), metavar="N", help="processes (default: one for each CPU)"
     )

@@ -60,14 +60,14 @@ def via_dlpack(
     def converting(*args: Any, **kwargs: Any) -> Any:
         found: list[Any] = []
 
-        def seen(x: Any) -> Any:
+        def viewed(x: Any) -> Any:
             if compat.is_array_api_obj(x) or not (hasattr(x, "__dlpack__") or hasattr(x, "__array__")):
                 return x
             found.append(x)
             return _read_only(x)
 
-        args = _each(seen, args)
-        kwargs = {name: _each(seen, value) for name, value in kwargs.items()}
+        args = _each(viewed, args)
+        kwargs = {name: _each(viewed, value) for name, value in kwargs.items()}
         if not found:
             return function(*args, **kwargs)
         make = _way_back(found) if back is None else back
@@ -91,7 +91,7 @@ def _read_only(x: Any) -> np.ndarray[Any, Any]:
     except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"arrays must be on the CPU, hold values and have a dtype of numpy's, got {type(x).__module__}."
-            f"{type(x).__name__}, which numpy cannot see ({error}): move or convert it first."
+            f"{type(x).__name__}, which numpy cannot read ({error}): move or convert it first."
         ) from error
     view.flags.writeable = False
     return view

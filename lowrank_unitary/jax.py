@@ -204,10 +204,10 @@ def _optimiser(
 
     def init(params: Any) -> UnitaryState:
         leaves, tree = _leaves(params)
-        start = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
+        averages = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
         # One kind of key whatever the default is, as plain words for checkpoints.
         words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(start))
+        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(averages))
 
     def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
         if params is None:
@@ -224,12 +224,12 @@ def _optimiser(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.count)
         updates, momentum = [], []
         for index, ((name, U), G, carried) in enumerate(given):
-            draws = jax.random.fold_in(key, index)
+            leaf_key = jax.random.fold_in(key, index)
             try:
                 thin = isinstance(G, LowRankFactors | BodyFactors)
                 G = jax.tree.map(jnp.asarray if thin else jnp.conj, G)
-                along, carried = direction(U, G, carried, draws)
-                moved = unitary_step(U, along, eta, rank=rank, update=update, heal=heal, rng=draws)
+                along, carried = direction(U, G, carried, leaf_key)
+                moved = unitary_step(U, along, eta, rank=rank, update=update, heal=heal, rng=leaf_key)
             except (TypeError, ValueError) as error:
                 error.add_note(f"This happened at {name}.")
                 raise

@@ -198,26 +198,26 @@ def unitary_step(
     if overwrite_unitary:
         moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
         validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
-    draws = key_of(rng, unitary)
+    key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
-        factors = svd_sketch(gradient, k, method=sketch, rng=draws).factors()
+        factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
     if isinstance(gradient, BodyFactors):
-        kept = compress_tangent(gradient, k, rng=draws) if sketch == "tangent" else gradient
+        kept = compress_tangent(gradient, k, rng=key) if sketch == "tangent" else gradient
         body = BodyFactors(-eta * kept.left, kept.right)
         healing = None
         if heal:
-            Z = orthonormal_probes(xp, unitary, heal, draws, "heal")
+            Z = orthonormal_probes(xp, unitary, heal, key, "heal")
             healing = healing_rotation(xp, Z, pull_back(xp, unitary, Z[..., :0], Z)[1])
     elif sketch == "tangent":
-        test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(samples_for(n, k))
-        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
-        (C, Q), seen = sketch_tangent(tangent, k, test, probes=Z)
+        test = Samples.of(tangent.operator, "gaussian", k, key, rows=n).right(samples_for(n, k))
+        Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
+        (C, Q), image = sketch_tangent(tangent, k, test, probes=Z)
         body = BodyFactors(-eta * C, Q)
-        healing = None if Z is None else healing_rotation(xp, Z, seen)
+        healing = None if Z is None else healing_rotation(xp, Z, image)
     else:
-        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
+        Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
         body, healing = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
@@ -298,12 +298,12 @@ def _pulled_back(
     """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
-    pulled, seen = pull_back(xp, unitary, left, Z)
+    pulled, image = pull_back(xp, unitary, left, Z)
     body = BodyFactors(
         astype(xp, pulled, working) * scale,
         astype(xp, astype(xp, right, thin), working),
     )
-    return body, None if Z is None else healing_rotation(xp, Z, seen)
+    return body, None if Z is None else healing_rotation(xp, Z, image)
 
 
 def _moved(

@@ -119,7 +119,7 @@ def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: i
             hint = " A single column v is v[:, None]." if len(shape) == 1 else ""
             raise ValueError(
                 f"{name} must have shape (…, {rows}, k), got {tuple(shape)}: "
-                f"the factors of left @ rightᴴ stand upright.{hint}"
+                f"the factors of left @ rightᴴ have k columns.{hint}"
             )
     if shapes[0][-2:] != shapes[1][-2:]:
         raise ValueError(
@@ -166,9 +166,9 @@ def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> N
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
         if x.dtype is not widest and x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
-            beside = f", beside which {widest} is the widest" if is_half(xp, base.dtype) else ""
+            note = f", with thin factors of at most {widest}" if is_half(xp, base.dtype) else ""
             raise TypeError(
-                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{beside}), got "
+                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{note}), got "
                 f"{x.dtype}: the result keeps the dtype of {base_name}, so cast one of the two."
             )
 

@@ -65,7 +65,7 @@ def key_of(rng: RNG, like: Array) -> Key:
         if is_traced(like):
             raise ValueError(
                 "rng must be a seed, a Generator or a JAX key while a function is traced or "
-                "differentiated, got None: a number drawn here would be frozen into the compiled function. "
+                "differentiated, got None: a number taken here would be a constant of the compiled function. "
                 "Pass a JAX key as an argument of the function, a seed to accept that, or a test_matrix."
             )
         return Key(*np.random.SeedSequence().generate_state(2).tolist())
@@ -115,7 +115,7 @@ def _of_device(rng: Array, like: Array) -> Key:
     xp = compat.array_namespace(rng)
     if xp is not compat.array_namespace(like) or compat.device(rng) != compat.device(like):
         raise TypeError(
-            f"rng must lie beside the matrix if it is an array, got a {type(rng).__name__} on "
+            f"rng must be on the device of the matrix if it is an array, got a {type(rng).__name__} on "
             f"{compat.device(rng)} for a {type(like).__name__} on {compat.device(like)}: move it there."
         )
     if tuple(rng.shape) != (2,) or not xp.isdtype(rng.dtype, "integral"):

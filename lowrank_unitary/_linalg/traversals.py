@@ -79,8 +79,8 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         kernels, views = fast
         both = _native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
-    seen = product(xp, matrix, probes)
-    both = adjoint_product(xp, matrix, hstack(xp, thin, seen))
+    image = product(xp, matrix, probes)
+    both = adjoint_product(xp, matrix, hstack(xp, thin, image))
     return both[..., :k], both[..., k:]
 
 
@@ -129,25 +129,25 @@ def whole_step(
     overwrite: bool = False,
 ) -> Array | None:
     """A whole step by the kernels, on a CPU of rank one and up to one probe; else None."""
-    looked = () if probes is None else (probes,)
+    probed = () if probes is None else (probes,)
     k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
-    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *looked)):
+    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *probed)):
         view, *thin = views
         if overwrite and view.ndim > 2:
             # A stack is moved matrix by matrix: columns that alias a later one are copied.
             out, thin = _target(cpu, view, thin, overwrite=True)
         else:
             out = view if overwrite else np.empty_like(view)
-        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if looked else None, update, out):
+        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if probed else None, update, out):
             return None
         return _written(xp, unitary, out, overwrite)
-    if not (arrays := _for_cuda(xp, unitary, left, right, *looked)):
+    if not (arrays := _for_cuda(xp, unitary, left, right, *probed)):
         return None
     view, *thin = arrays
     if not cuda.steps_apply_to(view, k, p):
         return None
     out, thin = _target(cuda, view, thin, overwrite=overwrite)
-    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if looked else None, update, out)
+    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if probed else None, update, out)
     return _written(xp, unitary, out, overwrite)
 
 

@@ -108,7 +108,7 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
 
 
 def pullback(
-    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array
+    xp: Namespace, X: Array, unit: Array, Q: Array, image: Array, image_back: Array
 ) -> tuple[Array, Array]:
     """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
 
@@ -116,12 +116,12 @@ def pullback(
     """
     u, s, vh = svd(xp, unit * eye_like(xp, X) + X)
     v, uh = adjoint(xp, vh), adjoint(xp, u)
-    within = adjoint(xp, Q) @ seen
+    within = adjoint(xp, Q) @ image
     G = uh @ within @ v
     sums = s[..., :, None] + s[..., None, :]
     # A complex quotient would warn of NaN.
     inner = u @ ((G - adjoint(xp, G)) * (unit / xp.where(sums > 0, sums, math.nan))) @ vh
     # To the complement, where s = 1.
-    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    rest, rest_back = image - Q @ within, image_back - Q @ (adjoint(xp, Q) @ image_back)
     outer = (rest @ v - rest_back @ u) * (unit / (unit + s[..., None, :]))
     return Q @ inner + outer @ vh, Q @ adjoint(xp, inner) - outer @ uh

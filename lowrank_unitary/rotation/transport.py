@@ -148,7 +148,7 @@ def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:
 
 
 def pullback(
-    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array, update: str
+    xp: Namespace, X: Array, unit: Array, Q: Array, image: Array, image_back: Array, update: str
 ) -> tuple[Array, Array]:
     """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
 
@@ -158,14 +158,14 @@ def pullback(
     omega = 0.5 * (X - adjoint(xp, X)) / unit
     dtype = complex_dtype(xp, X.dtype)
     theta, V = eigh(xp, -1j * astype(xp, omega, dtype))
-    within = adjoint(xp, Q) @ seen
+    within = adjoint(xp, Q) @ image
     ratios = _conjugate_ratios(xp, theta[..., :, None], theta[..., None, :], dtype, update)
     inner = V @ (ratios * (adjoint(xp, V) @ astype(xp, within, dtype) @ V)) @ adjoint(xp, V)
     # To the complement, where θ = 0: φ₁(Ω)ᴴ for the geodesic.
     outer = (V * _conjugate_ratios(xp, theta, 0.0 * theta, dtype, update)[..., None, :]) @ adjoint(xp, V)
     if not is_complex(xp, X.dtype):
         inner, outer = xp.real(inner), xp.real(outer)
-    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    rest, rest_back = image - Q @ within, image_back - Q @ (adjoint(xp, Q) @ image_back)
     side = Q @ (inner - adjoint(xp, inner)) + rest @ outer - rest_back @ adjoint(xp, outer)
     # Ω is the skew part of A, and its cotangent that of Ā.
     return 0.5 * side, -0.5 * side

@@ -123,7 +123,7 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
     if type(factors) is not type(more):
         raise TypeError(
             f"factors and more must be of one type, got {type(factors).__name__} and {type(more).__name__}: "
-            f"LowRankFactors stand in the ambient frame, BodyFactors in that of a unitary matrix."
+            f"LowRankFactors are in the ambient frame, BodyFactors in that of a unitary matrix."
         )
     xp = validate.namespace_of(
         left=factors.left, right=factors.right, more_left=more.left, more_right=more.right

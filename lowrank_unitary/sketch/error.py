@@ -184,9 +184,9 @@ def estimated_norms(
         raise ValueError(f"probability must lie between 0 and 1, got {probability}.")
     missed = 0.5 * (1 - probability)
     block = random_block(xp, (*op.batch, op.columns, p), op.like, rng, ERRORS)
-    seen = forward(block)
-    frobenius = frobenius_norm(xp, seen) / math.sqrt(p)
-    basis, R = qr(xp, seen)
+    images = forward(block)
+    frobenius = frobenius_norm(xp, images) / math.sqrt(p)
+    basis, R = qr(xp, images)
     # ‖(E Eᴴ)^q E Ω‖ from triangular factors, each brought to the order of 1: powers overflow early.
     triangle, unit = unit_scaled(xp, R)
     logs = xp.log2(unit[..., 0, 0])

@@ -151,8 +151,8 @@ def svd_sketch(
     rows = op.rows or 0
     least = k if rtol is None else 1
     # The exact method needs no randomness: None is accepted in a trace.
-    draws = 0 if method == "exact" else rng
-    samples = Samples.of(op, test_matrix, least, draws, rows=rows if method == "lsi" else op.columns)
+    source = 0 if method == "exact" else rng
+    samples = Samples.of(op, test_matrix, least, source, rows=rows if method == "lsi" else op.columns)
     width = samples.width(min(k + extra, op.smaller_side))
 
     if method == "exact":
@@ -174,9 +174,9 @@ def svd_sketch(
     elif rtol is None:
         sketch = in_basis(op, power_basis(op, samples.right(width), q))
     else:
-        basis, seen = basis_within(op, samples, width, q, rtol, masked=masked)
+        basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
         bound = surely(xp, op.dtype, MEASURING, MISSED)
-        return _within(xp, in_basis(op, basis), left_over(xp, basis, seen), bound, rtol, k, masked)
+        return _within(xp, in_basis(op, basis), left_over(xp, basis, measured), bound, rtol, k, masked)
     validate.rank(k, sketch.S.shape[-1])
     return truncated(sketch, k)
 

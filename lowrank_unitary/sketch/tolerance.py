@@ -43,13 +43,13 @@ def basis_within(
 ) -> tuple[Array, Array]:
     """A basis that misses at most rtol ‖A‖, or of full width, and AΩ/√ℓ of ℓ measuring columns."""
     if masked:
-        seen = op.forward(samples.measuring(MEASURING))
+        measured = op.forward(samples.measuring(MEASURING))
         basis = power_basis(op, samples.right(width), q)
     else:
         _readable(op.like)
-        basis, seen = _grown_basis(op, samples, q, rtol, width)
+        basis, measured = _grown_basis(op, samples, q, rtol, width)
     # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
-    return basis, seen / math.sqrt(MEASURING)
+    return basis, measured / math.sqrt(MEASURING)
 
 
 def _readable(x: Array) -> None:
@@ -65,12 +65,12 @@ def _grown_basis(
 ) -> tuple[Array, Array]:
     """A basis grown by blocks."""
     xp = op.xp
-    seen = op.forward(samples.measuring(MEASURING))
+    measured = op.forward(samples.measuring(MEASURING))
     # Half of the squared tolerance for the basis, half for the truncation.
     share = math.sqrt(0.5) * rtol / surely(xp, op.dtype, MEASURING, MISSED)
-    bound = share * frobenius_norm(xp, seen)
+    bound = share * frobenius_norm(xp, measured)
     basis = power_basis(op, samples.right(min(BLOCK, widest)), power_iterations)
-    while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, seen) > bound)):
+    while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, measured) > bound)):
         width = basis.shape[-1]
         new = samples.right(min(BLOCK, widest - width), width)
         grown, block = extended(xp, basis, op.forward(new))
@@ -78,12 +78,12 @@ def _grown_basis(
             other, _ = qr(xp, op.backward(block))
             grown, block = extended(xp, basis, op.forward(other))
         basis = grown
-    return basis, seen
+    return basis, measured
 
 
-def left_over(xp: Namespace, basis: Array, seen: Array) -> Array:
+def left_over(xp: Namespace, basis: Array, measured: Array) -> Array:
     """‖(I − QQᴴ)AΩ‖_F from Q and AΩ."""
-    return frobenius_norm(xp, seen - basis @ (adjoint(xp, basis) @ seen))
+    return frobenius_norm(xp, measured - basis @ (adjoint(xp, basis) @ measured))
 
 
 def surely(xp: Namespace, dtype: Any, columns: int, chance: float) -> float:

@@ -74,7 +74,7 @@ def write_report(studies: Sequence[Study], output: Path) -> Path:
 <title>Accuracy studies of lowrank_unitary</title><style>{_STYLE}</style></head><body>
 <h1>Accuracy studies of lowrank_unitary {html.escape(__version__)}</h1>
 <p>How exact low-rank steps of a unitary matrix are, how unitary it stays, and what a sketch keeps. The
-published form of the projUNN updates, written anew from its mathematics, is drawn beside the library.</p>
+published form of the projUNN updates, written from its mathematics, is shown next to the library.</p>
 <p class="facts">{html.escape(facts)}</p>
 <ul>
 {contents}

@@ -230,8 +230,8 @@ class Tangent:
         there = self.gradient.forward(block)
         if self.unitary is None:
             return 0.5 * (there - self.gradient.backward(block)), None
-        pulled, seen = pull_back(self.xp, self.unitary, there, probes)
-        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), seen
+        pulled, probed = pull_back(self.xp, self.unitary, there, probes)
+        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), probed
 
 
 def samples_for(n: int, k: int, oversample: int | None = None) -> int:
@@ -244,9 +244,9 @@ def sketch_tangent(
 ) -> tuple[BodyFactors, Array | None]:
     """The best k columns from the samples, and Uᴴ(U probes) from the last read of U by Uᴴ."""
     basis = power_basis(tangent.operator, test_matrix, power_iterations)
-    image, seen = tangent.product(basis, probes)
+    image, probed = tangent.product(basis, probes)
     factors, _ = leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k)
-    return factors, seen
+    return factors, probed
 
 
 def _sketched(

@@ -133,7 +133,7 @@ def warm_tangent_sketch(
     width, carried = state.basis.shape[-1], state.missed.left.shape[-1]
     if state.basis.shape[-2] != n or width < k or carried > n - k:
         raise ValueError(
-            f"state must have been started for n = {n} and rank = {k}, got one of the shapes "
+            f"state must have been made for n = {n} and rank = {k}, got one of the shapes "
             f"{tuple(state.basis.shape)} and {tuple(state.missed.left.shape)}."
         )
     if not 0 <= refresh <= 1:

@@ -191,20 +191,20 @@ def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
     >>> lut.captured_factors(torch.nn.Parameter(torch.eye(3))) is None
     True
     """
-    gathered = getattr(parameter, _FACTORS, None)
-    if gathered is None or (gathered.total is None and not gathered.columns):
+    captured = getattr(parameter, _FACTORS, None)
+    if captured is None or (captured.total is None and not captured.columns):
         return None
-    factors: BodyFactors = gathered.factors()
+    factors: BodyFactors = captured.factors()
     return factors
 
 
 def of_parameter(parameter: torch.Tensor) -> Captured:
     """The store of a parameter's factors."""
-    gathered = getattr(parameter, _FACTORS, None)
-    if gathered is None:
-        gathered = Captured()
-        setattr(parameter, _FACTORS, gathered)
-    return gathered
+    captured = getattr(parameter, _FACTORS, None)
+    if captured is None:
+        captured = Captured()
+        setattr(parameter, _FACTORS, captured)
+    return captured
 
 
 def clear(parameter: torch.Tensor) -> None:

@@ -44,8 +44,8 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     if p == 0:
         raise ValueError("probes must be 1 or more, or None for the exact defect, got 0.")
     test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
-    _, seen = pull_back(xp, unitary, test[..., :0], test)
-    return xp.linalg.matrix_norm(seen - test) / math.sqrt(p)
+    _, image = pull_back(xp, unitary, test[..., :0], test)
+    return xp.linalg.matrix_norm(image - test) / math.sqrt(p)
 
 
 def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:

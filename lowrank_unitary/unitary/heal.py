@@ -55,8 +55,8 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     xp = validate.namespace_of(unitary=unitary)
     validate.square("unitary", unitary)
     Z = orthonormal_probes(xp, unitary, probes, rng, "probes")
-    _, seen = pull_back(xp, unitary, Z[..., :0], Z)
-    healing = healing_rotation(xp, Z, seen)
+    _, image = pull_back(xp, unitary, Z[..., :0], Z)
+    healing = healing_rotation(xp, Z, image)
     return rotate_rows(xp, unitary, healing.left, healing.right)
 
 
@@ -71,13 +71,13 @@ def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG, nam
     return Z / xp.linalg.matrix_norm(Z, keepdims=True) if probes == 1 else qr(xp, Z)[0]
 
 
-def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
+def healing_rotation(xp: Namespace, Z: Array, image: Array) -> LowRankRotation:
     """The thin right factor of heal_unitary, from Z and Uᴴ(UZ); unitary only as far as U is.
 
     The division by √(1 + ‖D‖²) changes nothing to second order and bounds the correction, so that a large
     defect shrinks too.
     """
-    D = seen - Z
+    D = image - Z
     S = adjoint_product(xp, Z, D)
     # A norm has no derivative at D = 0.
     squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D

@@ -31,8 +31,8 @@ _SHORT = 4096
 # long contiguous reads are faster.
 _COLUMNS = 1024
 _FEW, _LONG = 4, 4096
-# Padding of scratch rows, in columns: 4096 bytes apart a load is taken to alias a pending store, and false store
-# forwarding), which costs a quarter of the speed.
+# Padding of scratch rows, in columns: 4096 bytes apart a load is taken to alias a pending store; false store
+# forwarding costs a quarter of the speed.
 _APART = 32
 
 # Sums must be reordered to be vectorised. Full fastmath would assume that there are no NaN.
@@ -80,10 +80,10 @@ def look(matrices: Floats, left: Floats, out: Floats, where: Range, rows: Range)
     """out[s, i, j] = matrices[s, i] · left[s, j], for ranges of s and i."""
     panel = _panel(matrices.shape[2] * matrices.itemsize, left.shape[1])
     for s in range(where[0], where[1]):
-        seen, along, dots = matrices[s], left[s], out[s]
+        matrix, along, dots = matrices[s], left[s], out[s]
         for i in range(rows[0], rows[1], panel):
             last = min(i + panel, rows[1])
-            _dot_rows(seen[i:last], along, dots[i:last])
+            _dot_rows(matrix[i:last], along, dots[i:last])
 
 
 @updates

@@ -299,10 +299,10 @@ def steps(
     if not usable(left, right):
         return False
     count, n, columns = matrices.shape
-    parts, looked = columns // n, probe.shape[2]
-    width = parts * (1 + looked)
+    parts, made = columns // n, probe.shape[2]
+    width = parts * (1 + made)
     weights = np.empty((1, n, width), matrices.dtype)
-    probes = np.empty((1, parts * looked, columns), matrices.dtype)
+    probes = np.empty((1, parts * made, columns), matrices.dtype)
     total = np.empty((1, width, columns), matrices.dtype)
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)

@@ -52,11 +52,11 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
     real = real_rows(matrix)
     given, parts = thin.shape[-1], numbers_in(matrix)
     made = 0 if probes is None else probes.shape[-1]
-    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
+    probe_rows = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
     weights[..., : parts * given] = real_rows(thin)
     threads = _threads_for(real, weights.shape[2])
-    total = _sums(real, weights, looked, parts * given, threads)
+    total = _sums(real, weights, probe_rows, parts * given, threads)
     return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
@@ -173,12 +173,12 @@ def _step_by_rows(
     """Every thread takes some of the rows of all matrices."""
     rank_one = _rank_one()
     count, n, columns = real.shape
-    parts, looked = columns // n, probe.shape[2]
-    weights = np.empty((count, n, parts * (1 + looked)), real.dtype)
-    probes = np.empty((count, parts * looked, columns), real.dtype)
+    parts, made = columns // n, probe.shape[2]
+    weights = np.empty((count, n, parts * (1 + made)), real.dtype)
+    probes = np.empty((count, parts * made, columns), real.dtype)
     rank_one.weigh(left, probe, weights, probes)
     total = _sums(real, weights, probes, parts, threads)
-    before, after = np.empty((2, count, 2 * parts * (1 + looked), columns), real.dtype)
+    before, after = np.empty((2, count, 2 * parts * (1 + made), columns), real.dtype)
     rank_one.turn(total, left, right, probe, update, before, after)
     _rotate(real, before, after, out, in_place)
 

@@ -210,32 +210,32 @@ def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]
     count, rows, columns = _as_rows(matrix)
     parts, itemsize = device.parts(matrix), device.itemsize(matrix)
     given, made = thin.shape[-1] * parts, 0 if probes is None else probes.shape[-1] * parts
-    looked = thin if probes is None else _laid_out(probes)
+    dual = thin if probes is None else _laid_out(probes)
     plan = None
     if given + made <= launches.MOST_COLUMNS:
-        plan = _gathering(matrix, looked, given, made)
+        plan = _gathering(matrix, dual, given, made)
     if plan is None and probes is not None:
         return _sums(matrix, device.hstack(thin, product_rows(matrix, probes)), None)
     width = given + made
     total = device.empty(matrix, (count, width, columns), device.real(matrix))
     for first, some in [(0, given)] if made else launches.groups(given):
-        launch, height = plan or _gathering(matrix, looked, some, 0)
+        launch, height = plan or _gathering(matrix, dual, some, 0)
         slabs, size = launch.grid[1], (some + made) * columns
         partial = (
             total
             if slabs == 1 and some + made == width
             else device.empty(matrix, (count, slabs, size), device.real(matrix))
         )
-        device.run(launch, matrix, thin, looked, partial, rows, columns, height, first, given)
+        device.run(launch, matrix, thin, dual, partial, rows, columns, height, first, given)
         if partial is not total:
             launch = launches.adding(count, size, itemsize)
             device.run(launch, partial, total, slabs, size, first * columns, width * columns)
     return total, width // parts
 
 
-def _gathering(matrix: Array, looked: Array, given: int, made: int) -> Any:
+def _gathering(matrix: Array, dual: Array, given: int, made: int) -> Any:
     sizes = (*_as_rows(matrix), given, made, device.itemsize(matrix))
-    return launches.gathering(*sizes, device.aligned(matrix, looked), device.processors(device.index(matrix)))
+    return launches.gathering(*sizes, device.aligned(matrix, dual), device.processors(device.index(matrix)))
 
 
 def _look(matrix: Array, left: Array, out: Array) -> None:

@@ -46,8 +46,8 @@ as U is unitary; a defect creeps up under long steps. The published form of tran
 that of polar projection takes leftᴴ left for the square of Uᴴ left, and multiplies the defect in every \
 long step.
 
-A curve that ends in a cross left the picture: its next value is above 1000 or NaN. All curves of one panel \
-and step norm see the same steps."""
+After a cross the next value of a curve is above 1000 or NaN. All curves of one panel \
+and step norm have the same steps."""
 
 
 def cases(full: bool) -> list[Case]:

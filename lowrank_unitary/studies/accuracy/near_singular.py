@@ -27,7 +27,7 @@ TEXT = """How exact is polar projection where the nearest unitary matrix is almo
 left and b = right the step is built so that the singular values of I + c bᴴ below 1 are known: one or two \
 of them are small, σ_min (on the horizontal axis) and 2σ_min, the others between 0.5 and 1. The error is \
 the spectral norm of the difference from the exact polar projection of the rounded numbers, computed in \
-extended precision; the median of a few draws.
+extended precision; the median of a few samples.
 
 The dotted lines are the unit roundoff eps/2 times the condition number of the unitary polar factor, which \
 no method can be expected to beat: 1/σ_n for complex data, but 2/(σ_n + σ_(n−1)) for real data (Higham, \
@@ -36,7 +36,7 @@ by a change of the sign of its determinant. That happens once rounding can carry
 ends before. So a real step of rank 1 stays exact to rounding, and two small singular values make it as \
 sensitive as complex ones are.
 
-Whatever becomes of the error, the result has to be unitary. Lower row: its defect ‖UᴴU − I‖/√n \
+Whatever the error, the result has to be unitary. Lower row: its defect ‖UᴴU − I‖/√n \
 (Frobenius). The Gram core stops with NaN (a cross) where it has lost half of its digits; "auto" passes \
 over to the orthonormal core in time. The published form adds 1e-8 to the squares of the singular values, \
 and its result ceases to be unitary where these are small; at rank 1 single precision does the same."""

@@ -33,13 +33,13 @@ a random unitary matrix. The error is the spectral norm of the difference from t
 same numbers, computed in extended precision. The defect is ‖UᴴU − I‖/√n (Frobenius) of the result; \
 rounding an exactly unitary matrix costs 0.3 eps of its dtype already.
 
-Upper row: error; lower row: defect. Each point is the median of a few draws, the worse one of real and \
-complex data. The library's cores are drawn in colour: "gram" works with products only, "orthonormal" \
+Upper row: error; lower row: defect. Each point is the median of a few samples, the worse one of real and \
+complex data. The library's cores are shown in colour: "gram" works with products only, "orthonormal" \
 with a QR, "auto" chooses by value and is what is used unless asked otherwise. A curve that ends in a \
 cross was followed by NaN: the Gram core refuses where it has lost half of its digits. For collinear \
 factors (right parallel to Uᴴ left) everything cancels in the real transport step.
 
-The published form of projUNN, for double precision, is drawn in grey: at rank 1 its core is computed in \
+The published form of projUNN, for double precision, is shown in grey: at rank 1 its core is computed in \
 single precision, and its polar projection adds an absolute 1e-8 under a root. It has no Cayley curve."""
 
 

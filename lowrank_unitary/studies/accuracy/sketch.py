@@ -226,7 +226,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     handles, labels = panels[1, 0].get_legend_handles_labels()
     result.legend(
         handles, labels, loc="outside upper center", ncols=4, frameon=False, title_fontsize=12,
-        title=f"Sketches of rank k, n = {n}, float64: median and range of all draws",
+        title=f"Sketches of rank k, n = {n}, float64: median and range of all samples",
     )  # fmt: skip
     return result
 

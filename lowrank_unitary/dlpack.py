@@ -33,12 +33,6 @@ def via_dlpack(
         ``__array__`` (a TensorFlow variable) are converted by it. Other arguments, and arrays of numpy,
         torch, JAX or cupy, pass through.
 
-    Raises
-    ------
-    TypeError
-        For arrays of several such frameworks, on a device other than the CPU, or of a dtype that numpy does
-        not have, and where `back` is missing.
-
     Notes
     -----
     `function` cannot overwrite the arrays. ``from_dlpack`` takes results without a copy;

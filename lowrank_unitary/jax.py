@@ -67,7 +67,7 @@ def unitary_sgd(
     Parameters
     ----------
     learning_rate : float, array or schedule
-        η, or a function of the number of steps taken. May be traced.
+        η, or a function of the number of steps. May be traced.
     rank : int
         k, the number of columns of sketches and momentum, from 1 to the smallest n.
     momentum : float
@@ -142,15 +142,7 @@ def unitary_adam(
     learning_rate, rank, update, heal, seed : as for :func:`unitary_sgd`
     b1, b2 : float
         The decays of the average tangent and of its mean squares, from 0 to less than 1.
-    scaling : {"scalar", "rows"}
-        Mean squares of the whole tangent, or row by row: see :func:`~lowrank_unitary.momentum_step`.
-    nesterov : bool
-        See :func:`~lowrank_unitary.momentum_step`.
-
-    Returns
-    -------
-    optax.GradientTransformation
-        As for :func:`unitary_sgd`.
+    scaling, nesterov : as for :func:`~lowrank_unitary.momentum_step`
 
     Notes
     -----

@@ -227,7 +227,6 @@ def unitary_step(
 
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
-    """Factors of skew(C Qᴴ)."""
     return BodyFactors(hstack(xp, 0.5 * C, -0.5 * Q), hstack(xp, Q, C))
 
 
@@ -286,7 +285,6 @@ def _step(
 
 
 def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
-    """The rotation of body factors."""
     if update == "polar":
         return polar_rotation(body, core=core)
     return transport_rotation(body, update=update, core=core)

@@ -17,7 +17,6 @@ class BodyFactors(NamedTuple):
     Attributes
     ----------
     left, right : array, shape (…, n, k)
-        The two factors.
     """
 
     left: Array
@@ -31,10 +30,6 @@ class BodyFactors(NamedTuple):
         factor : float or real array broadcasting against the batch
             −η, for instance, to descend by a step of size η.
 
-        Returns
-        -------
-        BodyFactors
-
         Examples
         --------
         >>> import numpy as np
@@ -47,12 +42,7 @@ class BodyFactors(NamedTuple):
         return BodyFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
 
     def dense(self) -> Array:
-        """The product left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The product left @ rightᴴ, (…, n, n)."""
         xp, left, right = checked_pair(self)
         return left @ adjoint(xp, right)
 
@@ -63,34 +53,18 @@ class LowRankFactors(NamedTuple):
     Attributes
     ----------
     left, right : array, shape (…, m, k) and (…, n, k)
-        The two factors.
     """
 
     left: Array
     right: Array
 
     def scaled(self, factor: Any, /) -> LowRankFactors:
-        """The factors of a multiple of the matrix: ``LowRankFactors(factor * left, right)``.
-
-        Parameters
-        ----------
-        factor : float or real array broadcasting against the batch
-            As for :meth:`BodyFactors.scaled`.
-
-        Returns
-        -------
-        LowRankFactors
-        """
+        """The factors of a multiple of the matrix, as :meth:`BodyFactors.scaled`."""
         xp, left, right = checked_pair(self)
         return LowRankFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
 
     def dense(self) -> Array:
-        """The product left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, m, n)
-        """
+        """The product left @ rightᴴ, (…, m, n)."""
         xp, left, right = checked_pair(self)
         return left @ adjoint(xp, right)
 
@@ -100,16 +74,12 @@ class LowRankFactors(NamedTuple):
         Parameters
         ----------
         unitary : array, shape (…, n, n)
-            The matrix to be moved.
+            U, read once: 2kn² operations (real).
 
         Returns
         -------
         BodyFactors
             Both of shape (…, n, k), with the dtype of U (float32 for U in half precision).
-
-        Notes
-        -----
-        One read of U: 2kn² operations (real).
 
         Examples
         --------
@@ -152,11 +122,6 @@ class SVDSketch(NamedTuple):
     def factors(self) -> LowRankFactors:
         """The sketch as thin factors, ``LowRankFactors(U * S, Vhᴴ)``.
 
-        Returns
-        -------
-        LowRankFactors
-            left of shape (…, m, k) and right of shape (…, n, k).
-
         Examples
         --------
         >>> import numpy as np
@@ -177,33 +142,20 @@ class LowRankRotation(NamedTuple):
     Attributes
     ----------
     left, right : array, shape (…, n, w)
-        The two factors; w is 2k for factors of rank k, and n where 2k ≥ n.
+        w is 2k for factors of rank k, and n where 2k ≥ n.
     """
 
     left: Array
     right: Array
 
     def inverse(self) -> LowRankRotation:
-        """The inverse rotation I + right leftᴴ.
-
-        Returns
-        -------
-        LowRankRotation
-        """
+        """The inverse rotation I + right leftᴴ."""
         return LowRankRotation(self.right, self.left)
 
     def compose(self, other: LowRankRotation, /) -> LowRankRotation:
-        """The product of this rotation and another one: ``rotate(U, r.compose(s))`` is U r s.
+        """The product with another rotation: ``rotate(U, r.compose(s))`` is U r s.
 
-        Parameters
-        ----------
-        other : LowRankRotation
-            left and right of shape (…, n, v).
-
-        Returns
-        -------
-        LowRankRotation
-            Of width w + v, at O(nwv).
+        Of width w + v, at O(nwv) for `other` of width v.
 
         Examples
         --------
@@ -223,12 +175,7 @@ class LowRankRotation(NamedTuple):
         return composed(xp, self, other)
 
     def dense(self) -> Array:
-        """The n×n matrix I + left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The matrix I + left @ rightᴴ, (…, n, n)."""
         xp, left, right = checked_pair(self)
         product = left @ adjoint(xp, right)
         return eye_like(xp, product) + product
@@ -258,9 +205,7 @@ class StepCotangents(NamedTuple):
     Attributes
     ----------
     unitary : array, shape (…, n, n)
-        That of U.
     left, right : array, shape (…, n, k)
-        Those of the step.
     """
 
     unitary: Array
@@ -274,7 +219,6 @@ class RotateCotangents(NamedTuple):
     Attributes
     ----------
     array : array, shape (…, m, n)
-        That of the array that was rotated.
     rotation : BodyFactors, both (…, n, m)
         That of the n×n rotation, left @ rightᴴ, for :func:`transport_rotation_vjp` or
         :func:`polar_rotation_vjp`.

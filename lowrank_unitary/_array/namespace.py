@@ -94,7 +94,6 @@ def values_are_at_hand(x: Array) -> bool:
 
 
 def stop_gradient(x: Array) -> Array:
-    """`x` as a constant for automatic differentiation."""
     if compat.is_torch_array(x):
         return x.detach()
     if compat.is_jax_array(x):

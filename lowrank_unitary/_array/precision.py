@@ -39,7 +39,6 @@ def complex_dtype(xp: Namespace, dtype: Any) -> Any:
 
 @functools.cache
 def is_half(xp: Namespace, dtype: Any) -> bool:
-    """Whether a dtype is float16 or bfloat16."""
     return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
 
 

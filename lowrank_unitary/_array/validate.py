@@ -91,7 +91,6 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
 
 
 def square(name: str, x: Array) -> int:
-    """The size n of a stack of square matrices."""
     shape = x.shape
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(
@@ -217,7 +216,6 @@ def real_scalar(xp: Namespace, name: str, value: Any, like: Array, like_name: st
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """One of a few words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
     return str(value)

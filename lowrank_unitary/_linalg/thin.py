@@ -35,7 +35,6 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 
 def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
-    """The blocks with one batch shape."""
     shapes = [tuple(block.shape[:-2]) for block in blocks]
     # Not by a set: symbolic sizes of torch have no hash.
     if all(shape == shapes[0] for shape in shapes):

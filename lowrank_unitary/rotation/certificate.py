@@ -86,7 +86,7 @@ def rotation_certificate(
     Parameters
     ----------
     body_factors : BodyFactors
-        left and right of shape (…, n, k), from which the rotation was made.
+        (…, n, k), from which the rotation was made.
     rotation : LowRankRotation
         From :func:`transport_rotation` or :func:`polar_rotation`.
     update : {"geodesic", "cayley", "polar"}

@@ -81,11 +81,6 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
         left and right of shape (…, n, k), as passed to :func:`polar_rotation`.
     cotangent : as for :func:`transport_rotation_vjp`
 
-    Returns
-    -------
-    BodyFactors
-        Cotangents of left and right, with their shapes and dtypes.
-
     Notes
     -----
     O(nk(k + m) + k³), no n×n array. With the SVD I + left rightᴴ = u s vᴴ its cotangent is
@@ -201,11 +196,6 @@ def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: A
     unitary, left, right : as for :func:`polar_projection`
     cotangent : array, shape (…, n, n)
         That of the result.
-
-    Returns
-    -------
-    StepCotangents
-        As of :func:`unitary_transport_vjp`.
 
     Notes
     -----

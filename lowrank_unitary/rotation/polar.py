@@ -16,13 +16,8 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     Parameters
     ----------
     body_factors : as for :func:`transport_rotation`
-    core : {"auto", "gram", "orthonormal"}
+    core
         As for :func:`transport_rotation`, with inverses in the Gram core and an SVD in the orthonormal one.
-
-    Returns
-    -------
-    LowRankRotation
-        As for :func:`transport_rotation`.
 
     Notes
     -----

@@ -51,10 +51,8 @@ def sketch_error(
 
     Parameters
     ----------
-    matrix : array, shape (…, m, n), or operator
-        Whatever :func:`svd_sketch` accepts.
+    matrix : as for :func:`svd_sketch`
     sketch : SVDSketch, LowRankFactors or BodyFactors
-        From :func:`svd_sketch`, :func:`compress_factors` or elsewhere.
     probes : int
         Number p of random vectors. They have a stream of their own, so `rng` may be that of the sketch.
     probability : float

@@ -60,7 +60,7 @@ def svd_sketch(
     method : {"randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"randomized"``: range finder with oversampling and re-orthonormalised power iterations [1]_.
         ``"krylov"``: all blocks of the power iterations, not only the last [2]_.
-        ``"single_pass"``: three independent sketches, from one read of the matrix [3]_.
+        ``"single_pass"``: three sketches that do not depend on one another [3]_.
         ``"exact"``: the best approximation, from a full SVD.
         ``"lsi"``: least-squares interpolation, one pass with k Haar-distributed samples [4]_.
         ``"columns"``: columns sampled with probability proportional to their squared norms [5]_.

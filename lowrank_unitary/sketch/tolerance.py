@@ -63,7 +63,6 @@ def _readable(x: Array) -> None:
 def _grown_basis(
     op: Operator, samples: Samples, power_iterations: int, rtol: float, widest: int
 ) -> tuple[Array, Array]:
-    """A basis grown by blocks."""
     xp = op.xp
     measured = op.forward(samples.measuring(MEASURING))
     # Half of the squared tolerance for the basis, half for the truncation.

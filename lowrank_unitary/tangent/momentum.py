@@ -46,10 +46,6 @@ class MomentumState(NamedTuple):
             Whether :func:`momentum_step` divides by a root mean square of the gradients, as RMSprop and Adam
             do: of the whole matrix, or row by row.
 
-        Returns
-        -------
-        MomentumState
-
         Examples
         --------
         >>> import numpy as np

@@ -49,10 +49,6 @@ class SketchState(NamedTuple):
         feedback : bool
             Add what a sketch truncates to the next one.
 
-        Returns
-        -------
-        SketchState
-
         Examples
         --------
         >>> import numpy as np

@@ -28,8 +28,7 @@ class UnitaryAdam(UnitaryOptimiser):
     eps : float
         For ordinary parameters. Nothing is added for unitary ones: a zero gradient gives a zero direction.
     scaling : {"scalar", "rows"}
-        Divide the direction of a unitary parameter by one root mean square for the whole matrix, or entry
-        (i, j) by √(r_i r_j) of its rows.
+        As for :func:`lowrank_unitary.momentum_step`.
 
     Examples
     --------

@@ -81,7 +81,6 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     Parameters
     ----------
     x : torch.Tensor, shape (…, n)
-        One sample a row, with any number of leading axes.
     weight : torch.nn.Parameter, shape (n, n)
         U. It is marked as unitary.
 
@@ -140,18 +139,13 @@ class CapturingLinear(torch.nn.Linear):
 
 
 def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
-    """Let a linear layer capture the gradient of its weight in factors, as :func:`unitary_linear` does.
+    """Let a linear layer capture its gradient as :func:`unitary_linear` does, and return it.
 
     Parameters
     ----------
     module : torch.nn.Linear
         With a square weight. It is changed in place to an instance of a subclass, so that copies and pickles
         capture as well. Its weight is marked as unitary. In other modules call :func:`unitary_linear`.
-
-    Returns
-    -------
-    torch.nn.Linear
-        The argument itself.
 
     Examples
     --------
@@ -173,11 +167,7 @@ def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
 
 
 def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
-    """The factors captured for a parameter since it was last moved or cleared.
-
-    Parameters
-    ----------
-    parameter : torch.Tensor, shape (n, n)
+    """The factors captured for a parameter (n, n) since it was last moved or cleared.
 
     Returns
     -------

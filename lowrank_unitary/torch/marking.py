@@ -13,17 +13,12 @@ AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
 
 
 def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
-    """Mark a parameter, so that the optimisers of this package move it as a unitary matrix.
+    """Mark a parameter for the optimisers of this package as a unitary matrix, and return it.
 
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
         Unitary or orthogonal, or a stack of such matrices. Its values are not checked.
-
-    Returns
-    -------
-    torch.nn.Parameter
-        The argument itself.
 
     Notes
     -----
@@ -46,14 +41,6 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
 def is_marked(parameter: torch.Tensor, /) -> bool:
     """Whether :func:`mark_unitary` has marked a parameter.
-
-    Parameters
-    ----------
-    parameter : torch.Tensor
-
-    Returns
-    -------
-    bool
 
     Examples
     --------

@@ -32,13 +32,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     ordinary: type[torch.optim.Optimizer]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, as ``torch.optim.Optimizer.add_param_group`` does.
-
-        Parameters
-        ----------
-        param_group : dict
-            ``params``, and options that differ for them, such as ``unitary=True``.
-        """
+        """Add a group, ``params`` and options such as ``unitary=True``, as ``torch.optim.Optimizer`` does."""
         super().add_param_group(param_group)
         # A refused group must not stay.
         group = self.param_groups.pop()
@@ -61,17 +55,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move all parameters that have a gradient.
-
-        Parameters
-        ----------
-        closure : callable, optional
-            Evaluates the model again and returns the loss.
-
-        Returns
-        -------
-        The value of the closure, or None.
-        """
+        """Move all parameters that have a gradient; `closure` evaluates the model and returns the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -109,25 +93,14 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear all gradients, also those captured in factors.
-
-        Parameters
-        ----------
-        set_to_none : bool
-            Gradients become None and not zero.
-        """
+        """Clear all gradients, also those captured in factors."""
         super().zero_grad(set_to_none)
         for group in self.param_groups:
             for parameter in group["params"]:
                 clear(parameter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the result of ``state_dict()``, to the last bit.
-
-        Parameters
-        ----------
-        state_dict : dict
-        """
+        """Continue from the result of ``state_dict()``, to the last bit."""
         super().load_state_dict(state_dict)
         # Groups saved by another optimiser lack some options.
         for group in self.param_groups:

@@ -19,15 +19,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class RotatedWeight(torch.nn.Module):
-    """W ↦ W R, with R the low-rank rotation of trainable body factors.
-
-    Parameters
-    ----------
-    left, right : torch.Tensor, shape (n, k)
-        Initial body factors.
-    update : {"geodesic", "cayley", "polar"}
-        See :func:`low_rank_unitary`.
-    """
+    """W ↦ W R, with R the low-rank rotation of trainable body factors (n, k), by :func:`low_rank_unitary`."""
 
     def __init__(self, left: torch.Tensor, right: torch.Tensor, update: str) -> None:
         super().__init__()
@@ -36,12 +28,7 @@ class RotatedWeight(torch.nn.Module):
         self.update = update
 
     def rotation(self) -> LowRankRotation:
-        """R in thin form, I + left rightᴴ.
-
-        Returns
-        -------
-        LowRankRotation
-        """
+        """R in thin form, I + left rightᴴ."""
         body = BodyFactors(self.left, self.right)
         if self.update == "polar":
             return polar_rotation(body)
@@ -66,7 +53,7 @@ def low_rank_unitary(
     Parameters
     ----------
     module : torch.nn.Module
-        It is changed in place, by ``torch.nn.utils.parametrize``.
+        Changed in place, by ``torch.nn.utils.parametrize``, and returned.
     name : str
         Of the parameter W, shape (m, n). A unitary W stays unitary; any W keeps its singular values.
     rank : int
@@ -75,11 +62,6 @@ def low_rank_unitary(
         R = exp(skew(left rightᴴ)), its Cayley form, or polar(I + left rightᴴ).
     seed : int
         Of the initial right factor, which is orthonormal; the left one is zero, so that R is I.
-
-    Returns
-    -------
-    torch.nn.Module
-        The argument itself.
 
     AttributeError
         If the module has no parameter of that name.

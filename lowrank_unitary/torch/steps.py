@@ -79,11 +79,6 @@ def polar_projection(
     ----------
     unitary, left, right, core, overwrite_unitary : as for :func:`unitary_transport`
 
-    Returns
-    -------
-    torch.Tensor, shape (…, n, n)
-        As for :func:`unitary_transport`.
-
     RuntimeError
         If `unitary` was to be overwritten where autograd records the step.
 

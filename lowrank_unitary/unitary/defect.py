@@ -49,7 +49,7 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
 
 
 def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
-    """Whether ‖UᴴU − I‖_F ≤ atol.
+    """Whether ‖UᴴU − I‖_F ≤ atol, at O(n³).
 
     Parameters
     ----------
@@ -62,10 +62,6 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
     -------
     array of bool, shape (…)
         False for a matrix that holds NaN.
-
-    Notes
-    -----
-    O(n³).
 
     Examples
     --------
@@ -81,7 +77,7 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
 
 
 def reunitarize(unitary: Array, /) -> Array:
-    """Repair: the nearest unitary matrix.
+    """Repair: the nearest unitary matrix, the polar factor.
 
     Parameters
     ----------
@@ -91,7 +87,6 @@ def reunitarize(unitary: Array, /) -> Array:
     Returns
     -------
     array, shape (…, n, n)
-        The unitary polar factor, with the dtype of the argument.
 
     Notes
     -----

@@ -51,18 +51,7 @@ class DelayedUnitary(NamedTuple):
     rotation: LowRankRotation | None = None
 
     def rotate(self, rotation: LowRankRotation, /) -> DelayedUnitary:
-        """Multiply from the right by a rotation, at O(n) cost.
-
-        Parameters
-        ----------
-        rotation : LowRankRotation
-            left and right of shape (…, n, w).
-
-        Returns
-        -------
-        DelayedUnitary
-            With the rotation applied after those accumulated before.
-        """
+        """Multiply from the right by a rotation, at O(n), after those accumulated before."""
         left, right = checked_rotation(rotation)
         xp = validate.namespace_of(base=self.base, left=left, right=right)
         n = validate.square("base", self.base)
@@ -75,18 +64,7 @@ class DelayedUnitary(NamedTuple):
         )
 
     def matmul(self, x: Array, /) -> Array:
-        """The product U x without forming U.
-
-        Parameters
-        ----------
-        x : array, shape (…, n, m)
-            Column vectors.
-
-        Returns
-        -------
-        array, shape (…, n, m)
-            With the wider dtype of the base and x.
-        """
+        """The product U x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         if self.rotation is not None:
@@ -95,18 +73,7 @@ class DelayedUnitary(NamedTuple):
         return astype(xp, product(xp, self.base, x), dtype)
 
     def adjoint_matmul(self, x: Array, /) -> Array:
-        """The product Uᴴ x without forming U.
-
-        Parameters
-        ----------
-        x : array, shape (…, n, m)
-            Column vectors.
-
-        Returns
-        -------
-        array, shape (…, n, m)
-            With the wider dtype of the base and x.
-        """
+        """The product Uᴴ x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         y = adjoint_product(xp, self.base, x)
@@ -118,16 +85,7 @@ class DelayedUnitary(NamedTuple):
     def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
         """Multiply the accumulated rotation into the base.
 
-        Parameters
-        ----------
-        heal : int
-            As for :func:`unitary_step`, at one further read of the base.
-        rng : as for :func:`unitary_step`
-
-        Returns
-        -------
-        DelayedUnitary
-            The same matrix with ``rotation=None``.
+        `heal` and `rng` as for :func:`unitary_step`; healing costs one further read of the base.
         """
         rotation = self.rotation
         if heal:

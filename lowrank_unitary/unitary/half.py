@@ -45,20 +45,7 @@ class CompensatedUnitary(NamedTuple):
 
     @classmethod
     def split(cls, unitary: Array, dtype: Any, /) -> CompensatedUnitary:
-        """Round a float32 matrix to half precision and keep the remainder.
-
-        Parameters
-        ----------
-        unitary : array, shape (…, n, n)
-            In float32.
-        dtype : dtype of the namespace
-            float16 or bfloat16.
-
-        Returns
-        -------
-        CompensatedUnitary
-
-        """
+        """Round a float32 matrix (…, n, n) to `dtype`, float16 or bfloat16, and keep the remainder."""
         xp = validate.namespace_of(unitary=unitary)
         if unitary.dtype != xp.float32:
             raise TypeError(f"unitary must be float32, got {unitary.dtype}: cast it first.")
@@ -69,12 +56,7 @@ class CompensatedUnitary(NamedTuple):
         return cls(high, xp.astype(rest, high.dtype))
 
     def single(self) -> Array:
-        """The matrix in float32.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The matrix in float32, (…, n, n)."""
         xp = validate.namespace_of(high=self.high, low=self.low)
         low = xp.astype(self.low, xp.float32) * (0.5 * eps(xp, self.high.dtype))
         return xp.astype(self.high, xp.float32) + low

@@ -206,7 +206,7 @@ def _power(column: Numbers) -> float:
 
 @_plain
 def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
-    """Real rows whose dot products with a row seen as real are the parts of row · x.
+    """Real rows whose dot products with a row read as real are the parts of row · x.
 
     They are also the parts of xᴴ and i xᴴ, along which a product with xᴴ changes a row.
     """

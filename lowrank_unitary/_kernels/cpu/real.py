@@ -33,7 +33,7 @@ def real_rows(x: Array) -> Array:
 
 
 def dual_rows(thin: Array) -> Array:
-    """Real rows whose dot products with a row seen as real are the parts of row · column, for every column.
+    """Real rows whose dot products with a row read as real are the parts of row · column, for every column.
 
     They are also the parts of columnᴴ and i columnᴴ, along which a product with columnᴴ changes a row.
     """

@@ -48,7 +48,6 @@ def run(launch: Launch, *arguments: Any) -> None:
 
 
 def source() -> str:
-    """The text of the kernels."""
     folder = importlib.resources.files(__package__)
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TEXTS)
 
@@ -84,7 +83,6 @@ class _Stream:
 
 @functools.cache
 def processors(index: int) -> int:
-    """How many multiprocessors a device has."""
     return int(_cupy().cuda.Device(index).attributes["MultiProcessorCount"])
 
 
@@ -101,17 +99,14 @@ def is_recorded(x: Array) -> bool:
 
 
 def is_torch(x: Array) -> bool:
-    """Whether an array is one of torch."""
     return hasattr(x, "data_ptr")
 
 
 def index(x: Array) -> int:
-    """The number of the device."""
     return int(x.device.index if is_torch(x) else x.device.id)
 
 
 def dtype(x: Array) -> str:
-    """The name of the dtype."""
     return str(x.dtype).removeprefix("torch.")
 
 
@@ -121,7 +116,6 @@ def parts(x: Array) -> int:
 
 
 def itemsize(x: Array) -> int:
-    """Bytes of a real number."""
     return 4 if dtype(x) in _SINGLE else 8
 
 
@@ -143,24 +137,20 @@ def double(like: Array, shape: tuple[int, ...]) -> Array:
 
 
 def share_memory(x: Array, y: Array) -> bool:
-    """Whether two arrays may share memory."""
     if is_torch(x):
         return bool(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
     return bool(_cupy().may_share_memory(x, y))
 
 
 def copied(x: Array) -> Array:
-    """A copy."""
     return x.clone() if is_torch(x) else x.copy()
 
 
 def empty_like(matrix: Array) -> Array:
-    """An array for a result like `matrix`."""
     return empty(matrix, tuple(matrix.shape), dtype(matrix))
 
 
 def hstack(x: Array, y: Array) -> Array:
-    """Columns side by side."""
     return _torch().cat([x, y], dim=-1) if is_torch(x) else _cupy().concatenate([x, y], axis=-1)
 
 
@@ -170,7 +160,6 @@ def contiguous(x: Array) -> Array:
 
 
 def is_contiguous(x: Array) -> bool:
-    """Whether it is row-major."""
     return bool(x.is_contiguous() if is_torch(x) else x.flags.c_contiguous)
 
 
@@ -180,7 +169,6 @@ def aligned(*arrays: Array) -> bool:
 
 
 def address(x: Array) -> int:
-    """Where it begins."""
     return int(x.data_ptr() if is_torch(x) else x.data.ptr)
 
 

@@ -123,7 +123,6 @@ def groups(width: int) -> list[tuple[int, int]]:
 
 
 def changing(count: int, rows: int, columns: int, itemsize: int, aligned: bool) -> Launch:
-    """`add_products`."""
     share = _rows(columns, itemsize, aligned)
     assert share is not None
     pieces = -(-columns // (share.pack * _BY_ENTRIES))

@@ -27,7 +27,6 @@ _SMALL = 128
 
 
 def apply_to(matrix: Array, columns: int) -> bool:
-    """Whether the kernels take these matrices with so many thin columns."""
     width = columns * device.parts(matrix)
     return (width <= _MOST_LOOKED or device.is_recorded(matrix)) and _takes(matrix, width)
 
@@ -57,7 +56,6 @@ def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None
 
 
 def product_rows(matrix: Array, thin: Array) -> Array:
-    """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     with device.entered(matrix):
         out = device.empty(matrix, (*matrix.shape[:-1], thin.shape[-1]), device.dtype(matrix))
         # The two parts of an entry are adjacent.
@@ -81,7 +79,6 @@ def thin_product(left: Array, right: Array, *, adjoint: bool = False) -> Array:
 
 
 def rotate_rows_in_cache(matrix: Array, left: Array, right: Array, out: Array) -> None:
-    """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
     with device.entered(matrix):
         _rotate(matrix, _laid_out(device.contiguous(left)), _laid_out(device.contiguous(right)), out)
 
@@ -270,7 +267,7 @@ def _rows_for(like: Array, columns: int) -> tuple[Array, Array]:
 
 
 def _laid_out(thin: Array) -> Array:
-    """Real rows whose dot products with a row seen as real are the parts of row · column."""
+    """Real rows whose dot products with a row read as real are the parts of row · column."""
     (n, width), count, parts = thin.shape[-2:], math.prod(thin.shape[:-2]), device.parts(thin)
     rows = device.empty(thin, (count, width * parts, n * parts), device.real(thin))
     device.run(_entry_wise("lay_out", thin, count, n), thin, rows, n, width)

@@ -35,9 +35,10 @@ def via_dlpack(
 
     Notes
     -----
-    `function` cannot overwrite the arrays. ``from_dlpack`` takes results without a copy;
-    ``convert_to_tensor`` copies, O(n²), as TensorFlow's kernels need an alignment that numpy does not
-    guarantee. Results are constants for automatic differentiation.
+    Arrays must be on the CPU, from one framework and of a dtype that numpy has; `function` cannot overwrite
+    them. ``from_dlpack`` takes results without a copy; ``convert_to_tensor`` copies, O(n²), as TensorFlow's
+    kernels need an alignment that numpy does not guarantee. Results are constants for automatic
+    differentiation.
 
     Examples
     --------

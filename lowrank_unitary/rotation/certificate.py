@@ -44,7 +44,7 @@ class RotationCertificate(NamedTuple):
         For polar projection: σ_min ≤ √eps·‖I + left rightᴴ‖, where half of the digits may depend on
         rounding. False for transport, which is unique everywhere.
     angles : array, shape (…, min(2k, n))
-        Rotation angles, from π to 0 in descending order; a real plane counts twice.
+        Rotation angles in [0, π], in descending order; a real plane counts twice.
     factor_defect : array, shape (…)
         ‖FᴴF − I‖_F of the factor F = I + LRᴴ as stored.
     defect_along_left : array, shape (…)

@@ -19,6 +19,11 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     core
         As for :func:`transport_rotation`, with inverses in the Gram core and an SVD in the orthonormal one.
 
+    Returns
+    -------
+    LowRankRotation
+        As from :func:`transport_rotation`.
+
     Notes
     -----
     O(nk² + k³). With c = left, b = right, W = [b, c], K = WᴴW, Z = [[cᴴc, I], [I, 0]] and

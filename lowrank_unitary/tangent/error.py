@@ -34,8 +34,7 @@ def tangent_error(
     Returns
     -------
     SketchError
-        Of A − skew(C Qᴴ). A step of size η along the sketch ends within η times this norm of the step along
-        A.
+        Of A − skew(C Qᴴ). A step of size η along the sketch ends within η times this norm of that along A.
 
     Notes
     -----

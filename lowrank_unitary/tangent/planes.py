@@ -17,8 +17,8 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Bo
     """The best body factors (C, Q) with k columns for T = skew(left rightᴴ), and the norm of every part.
 
     skew(C Qᴴ) is the nearest such matrix to T. A column pairs one of the largest positive eigenvalues λ of
-    the Hermitian iT with one of the largest negative ones −μ: with x = √λ v₊ + √μ v₋ and y = √λ v₊ − √μ v₋, λ
-    v₊v₊ᴴ − μ v₋v₋ᴴ = ½(x yᴴ + y xᴴ). For real T, λ = μ and v₋ = v̄₊, and x, y span the plane of rotation.
+    the Hermitian iT with one of the largest negative ones −μ: λ v₊v₊ᴴ − μ v₋v₋ᴴ = ½(x yᴴ + y xᴴ) with
+    x = √λ v₊ + √μ v₋ and y = √λ v₊ − √μ v₋. For real T, λ = μ and v₋ = v̄₊; x, y span the plane of rotation.
     """
     left, right = broadcast(xp, left, right)
     n, m = left.shape[-2:]

@@ -63,6 +63,8 @@ def low_rank_unitary(
     seed : int
         Of the initial right factor, which is orthonormal; the left one is zero, so that R is I.
 
+    Raises
+    ------
     AttributeError
         If the module has no parameter of that name.
 

@@ -38,6 +38,8 @@ def unitary_transport(
     torch.Tensor, shape (…, n, n)
         With the dtype of U: `unitary` itself where it is overwritten, else new and contiguous.
 
+    Raises
+    ------
     RuntimeError
         If `unitary` was to be overwritten where autograd records the step.
 
@@ -78,9 +80,6 @@ def polar_projection(
     Parameters
     ----------
     unitary, left, right, core, overwrite_unitary : as for :func:`unitary_transport`
-
-    RuntimeError
-        If `unitary` was to be overwritten where autograd records the step.
 
     Notes
     -----

@@ -67,9 +67,8 @@ def inverse(x: ArrayLike) -> Extended:
 def polar_factor(x: ArrayLike) -> Extended:
     """The unitary polar factor P of X = P H, H Hermitian and positive, for X not singular.
 
-    SVD in double precision, then corrections in extended precision: for an approximate P the product PᴴX is H
-    up to a small skew part, which the rotation exp(K) removes, HK + KH = PᴴX − XᴴP. In the basis of right
-    singular vectors this is a division by s_i + s_j.
+    SVD in double precision, then corrections in extended precision: P exp(K) with HK + KH = PᴴX − XᴴP, a
+    division by s_i + s_j in the basis of right singular vectors.
     """
     x = extended(x)
     u, s, vh = (extended(part) for part in np.linalg.svd(_double(x)))

@@ -43,10 +43,7 @@ def is_half(xp: Namespace, dtype: Any) -> bool:
 
 
 def thin_dtype(xp: Namespace, dtype: Any) -> Any:
-    """The dtype of thin factors of an n×n matrix: its own, single for half precision.
-
-    A rotation rounded to half precision would add the defect of many steps.
-    """
+    """The dtype of thin factors of an n×n matrix: its own, single for half precision (numerics page)."""
     return xp.float32 if is_half(xp, dtype) else dtype
 
 

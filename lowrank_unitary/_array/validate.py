@@ -158,10 +158,7 @@ def batches(**arrays: Array) -> tuple[int, ...]:
 
 
 def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> None:
-    """The result has the dtype of `base`: others may be neither wider nor complex where it is real.
-
-    Thin factors of a matrix in half precision are single.
-    """
+    """The result has the dtype of `base`: others may be neither wider nor complex where it is real."""
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
         if x.dtype is not widest and x.dtype != widest and xp.result_type(widest, x.dtype) != widest:

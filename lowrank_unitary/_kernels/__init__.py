@@ -1,7 +1,4 @@
-"""Kernels for a CPU and a GPU; each has a generic line that gives the same result to rounding.
-
-`cpu` and `cuda` name the same operations alike.
-"""
+"""Kernels for a CPU and a GPU, under the same names; each has a generic line, equal to rounding."""
 
 import os
 

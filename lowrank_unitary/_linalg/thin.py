@@ -49,10 +49,8 @@ def hstack(xp: Namespace, *blocks: Array) -> Array:
 
 
 def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """Matrices divided by their largest entry, and that, (…, 1, 1), or 1 for a zero matrix.
-
-    In single precision squares of numbers beyond 1e19 overflow, below 1e-23 underflow.
-    """
+    """Matrices divided by their largest entry, and that, (…, 1, 1), or 1 for a zero matrix."""
+    # In single precision squares of numbers beyond 1e19 overflow, below 1e-23 underflow.
     largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1), keepdims=True)
     unit = xp.where(largest > 0, largest, 1.0)
     return x / unit, unit
@@ -65,9 +63,9 @@ def frobenius_norm(xp: Namespace, x: Array) -> Array:
 
 
 def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
-    """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
+    """Columns scaled to a largest entry near 1 by powers of two, and the powers to undo it.
 
-    A product with a unitary matrix then neither overflows nor loses digits below the normal range.
+    A product with a unitary matrix then neither overflows nor underflows.
     """
     largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
     if values_are_at_hand(largest) and xp.all((largest > 2.0**-24) & (largest < 2.0**24)):

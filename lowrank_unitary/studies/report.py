@@ -56,11 +56,7 @@ def caption(rows: list[Row]) -> str:
 
 
 def write_report(studies: Sequence[Study], output: Path) -> Path:
-    """Write ``report.html`` with a section for each measured study; return its path.
-
-    `output` is the folder of the CSV files, whatever their seeds. Figures newer than these are used as they
-    are.
-    """
+    """Write ``report.html`` with a section for each study measured in the folder; return its path."""
     found = [(study, Results(study, output, None)) for study in studies]
     shown = [(study, results) for study, results in found if results.rows()]
     sections = "\n".join(_section(study, results, output) for study, results in shown)

@@ -1,7 +1,4 @@
-"""Whole steps as operators of torch, opaque to autograd, torch.compile and vmap: the kernels run inside.
-
-Each operator has a derivative of its own.
-"""
+"""Whole steps as operators of torch, opaque to autograd, torch.compile and vmap, with own derivatives."""
 
 from __future__ import annotations
 

@@ -33,10 +33,7 @@ _plain = numba.njit(nogil=True, cache=True)
 
 @_plain
 def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, complex, complex]:
-    """The 2×2 matrix f([[u, 0], [v, 0]]) − I, row by row, for the geodesic, Cayley or polar f.
-
-    No numbers near 1 are subtracted: the relative error is small.
-    """
+    """The 2×2 matrix f([[u, 0], [v, 0]]) − I for the geodesic, Cayley or polar f, without cancellation."""
     if update == _POLAR:
         # A = [[d, 0], [v, 1]] with d = 1 + u has the factor (A + e adj(A)ᴴ)/t with e = d/|d|, t = tr (AᴴA)^½.
         d = 1.0 + u
@@ -101,10 +98,7 @@ def _scale(x: Numbers, factor: float) -> None:
 
 @_plain
 def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
-    """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where they are out of range.
-
-    c and b are overwritten.
-    """
+    """L and R, as rows, of the rotation of c bᴴ; False where they are out of range. Overwrites c and b."""
     left[:] = 0.0
     right[:] = 0.0
     beta, size = _norm(b), _norm(c)
@@ -151,10 +145,7 @@ def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
 
 @_plain
 def rotations(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
-    """The rotations of stacks of columns (s, n), as stacks of rows (s, 2, n), all complex128.
-
-    False where one of them is out of range.
-    """
+    """The rotations of columns (s, n), as rows (s, 2, n), all complex128; False where one is out of range."""
     usable = True
     for s in range(c.shape[0]):
         usable &= _rotation(c[s], b[s], update, left[s], right[s])
@@ -182,10 +173,7 @@ def usable(left: Numbers, right: Numbers) -> bool:
 
 @_plain
 def weigh(left: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> None:
-    """The first columns as weights of real rows, scaled to a size near 1 by powers of two; and probes.
-
-    A product with a unitary matrix then neither overflows nor underflows.
-    """
+    """The first columns as weights of real rows, scaled as by thin.scaled_columns; and probes."""
     stack, n, _ = left.shape
     parts = probes.shape[2] // n
     for s in range(stack):
@@ -206,10 +194,7 @@ def _power(column: Numbers) -> float:
 
 @_plain
 def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
-    """Real rows whose dot products with a row read as real are the parts of row · x.
-
-    They are also the parts of xᴴ and i xᴴ, along which a product with xᴴ changes a row.
-    """
+    """Real rows whose dot products with a row read as real are the parts of row · x, as real.dual_rows."""
     for m in range(x.shape[0]):
         if parts == 1:
             rows[0, m] = x[m].real

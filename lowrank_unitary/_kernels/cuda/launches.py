@@ -90,10 +90,8 @@ def gathering(
     aligned: bool,
     processors: int,
 ) -> tuple[Launch, int] | None:
-    """`gather` and the rows of a slab; None where registers do not hold both rows and sums for the probes.
-
-    Every multiprocessor gets as many slabs of rows as occupy it, or more of small matrices.
-    """
+    """`gather` and the rows of a slab; None where registers do not hold both rows and sums for the probes."""
+    # Every multiprocessor gets as many slabs as occupy it, or more of small matrices.
     width = given + made
     share = _rows(columns, itemsize, aligned, max(1, _HELD // width) if made else _HELD)
     if share is None:

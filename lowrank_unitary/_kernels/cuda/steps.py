@@ -1,7 +1,4 @@
-"""Steps of matrices on a CUDA device, cupy's or torch's, as chains of kernels.
-
-Nothing here synchronises with the device.
-"""
+"""Steps of matrices on a CUDA device, as chains of kernels without synchronisation."""
 
 from __future__ import annotations
 
@@ -86,10 +83,7 @@ def rotate_rows_in_cache(matrix: Array, left: Array, right: Array, out: Array) -
 def low_rank_step(
     matrix: Array, left: Array, right: Array, probes: Array | None, update: str, out: Array
 ) -> None:
-    """Move matrices by steps of any rank, healed along orthonormal probes, into `out`, which may be `matrix`.
-
-    All thin factors have the dtype and the batch shape of the matrices.
-    """
+    """Move matrices by steps of any rank, healed along probes, into `out`, which may be `matrix`."""
     count, n = math.prod(matrix.shape[:-2]), matrix.shape[-1]
     k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
     parts, itemsize, code = device.parts(matrix), device.itemsize(matrix), UPDATES.index(update)

@@ -102,10 +102,7 @@ def _forms(update: str) -> dict[str, Move]:
 
 
 def shortcut(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Transport by U + [U right, left] M Wᴴ, where W = [right, Uᴴ left] and I + W M Wᴴ is the rotation.
-
-    The same as :func:`~lowrank_unitary.unitary_transport` for unitary U: left stands for U Uᴴ left.
-    """
+    """Transport by U + [U right, left] M Wᴴ, with left for U Uᴴ left; I + W M Wᴴ is the rotation."""
     body = LowRankFactors(left, right).to_body(unitary)
     if not np.all(np.isfinite(body.left)):
         return np.full_like(unitary, np.nan)

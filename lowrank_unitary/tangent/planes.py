@@ -1,4 +1,4 @@
-"""A tangent as the planes in which it turns: the best ones of them, as factors and as a rotation."""
+"""The planes in which a tangent rotates: the leading ones, as factors and as a rotation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def two_sided(xp: Namespace, image: Array, basis: Array) -> tuple[Array, Array]:
 class Planes:
     """The best k columns of a tangent T = skew(left rightᴴ), from the eigenvalues w of the Hermitian iT.
 
-    T̂ keeps the k largest positive w and the k largest negative ones, and is as near to T as skew(C Qᴴ) with k
-    columns can be. Of a real T they belong together, ±λ with vectors (x ± iy)/√2, and T turns the plane of x
-    and y.
+    T̂ keeps the k largest positive w and the k largest negative ones: no skew(C Qᴴ) with k columns is nearer
+    to T. For real T they come in pairs ±λ with vectors (x ± iy)/√2, and x, y span a plane of rotation.
     """
 
     xp: Namespace
@@ -63,8 +62,8 @@ class Planes:
     def rotation(self, step_size: Array, update: str) -> LowRankRotation:
         """The rotation by −η T̂, in closed form: exact to rounding at every step size.
 
-        exp(−η T̂), its Cayley form, or polar(I − η T̂) turn by the angles ηw, 2 arctan(ηw/2) or arctan(ηw).
-        `step_size` multiplies a stack of matrices.
+        exp(−η T̂), its Cayley form and polar(I − η T̂) rotate by the angles ηw, 2 arctan(ηw/2) and arctan(ηw).
+        `step_size` is shaped to multiply a stack of matrices.
         """
         xp, m = self.xp, self.w.shape[-1]
         if not is_complex(xp, self.dtype):
@@ -74,7 +73,7 @@ class Planes:
             vectors = hstack(xp, self.vectors[..., : self.k], self.vectors[..., m - self.k :])
             w = xp.concat([-self.negative, xp.flip(self.positive, axis=-1)], axis=-1)
         else:
-            # The two ends overlap: what belongs to one of them counts once.
+            # The two ends overlap: every eigenvalue counts once.
             vectors = self.vectors
             rest = xp.zeros_like(self.w[..., self.k :])
             w = xp.concat([rest, xp.flip(self.positive, axis=-1)], axis=-1)
@@ -111,17 +110,16 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> Planes:
 def turned(xp: Namespace, vectors: Array, theta: Array, update: str, dtype: Any) -> tuple[Array, Array]:
     """L and R with L Rᴴ = Σ (e^{iφ} − 1) v vᴴ over the columns v of `vectors`, φ the angle that belongs to θ.
 
-    For a real `dtype` a column v = (x + iy)/√2 stands for its complex conjugate too, and θ descends. Rounding
-    leaves planes of small θ, next to a large one, neither real-orthogonal to each other nor to the others; QR
-    in this order makes the result orthogonal whatever the angles are, and changes it by no more than
-    rounding of the tangent does.
+    For a real `dtype` a column v = (x + iy)/√2 stands for its complex conjugate too, and θ descends. Next to
+    a large θ, rounding leaves planes of small θ not orthogonal; QR in this order repairs them and changes the
+    result by no more than rounding of the tangent does.
     """
     cosine, sine = (x[..., None, :] for x in _angles(xp, theta, update))
     if is_complex(xp, dtype):
         return vectors * (astype(xp, cosine, vectors.dtype) + 1j * astype(xp, sine, vectors.dtype)), vectors
     n, count = vectors.shape[-2:]
     if count == 0:
-        # In one dimension nothing turns.
+        # One dimension has no plane.
         return xp.real(vectors), xp.real(vectors)
     parts = xp.stack([xp.real(vectors), xp.imag(vectors)], axis=-1)
     Q, R = qr(xp, xp.reshape(parts, (*vectors.shape[:-2], n, 2 * count)))

@@ -14,14 +14,12 @@ from .optimiser import Gradient, State, UnitaryOptimiser, averaged
 class UnitaryAdam(UnitaryOptimiser):
     """Adam, with unitary parameters moved by low-rank steps.
 
-    Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
-    along directions of :func:`lowrank_unitary.momentum_step` and stay unitary. All others are moved by
-    ``torch.optim.Adam``, bit for bit.
+    Unitary parameters, chosen as for :class:`UnitarySGD`, are moved along directions of
+    :func:`lowrank_unitary.momentum_step`; all others by ``torch.optim.Adam``, bit for bit.
 
     Parameters
     ----------
-    params : iterable
-        Parameters, named parameters, or dicts that define groups.
+    params, rank, weight_decay, maximize, update, heal, seed, unitary : as for :class:`UnitarySGD`
     lr : float or torch.Tensor
         Learning rate. The tangent that a unitary matrix moves along has entries of root mean square 1.
     betas : (float, float)
@@ -29,22 +27,8 @@ class UnitaryAdam(UnitaryOptimiser):
         decay, but for the bias correction of the first steps.
     eps : float
         For ordinary parameters. Nothing is added for unitary ones: a zero gradient gives a zero direction.
-    rank : int
-        k, the number of columns that a step of a unitary parameter has, and its momentum.
     scaling : {"scalar", "rows"}
-        What the direction of a unitary parameter is divided by: one root mean square for the whole matrix, or
-        √(r_i r_j) of its rows for entry (i, j).
-    weight_decay, maximize, update, heal, seed, unitary
-        As in :class:`UnitarySGD`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square.
-
-    Notes
-    -----
-    As for :class:`UnitarySGD`.
+        As for :func:`lowrank_unitary.momentum_step`.
 
     Examples
     --------
@@ -105,7 +89,7 @@ class UnitaryAdam(UnitaryOptimiser):
     def direction(
         self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
     ) -> tuple[Gradient, State]:
-        """The average of the gradients over a root mean square of them."""
+        """The average gradient divided by a root mean square."""
         decay, second_decay = group["betas"]
         return averaged(
             group, unitary, gradient, state, rng,

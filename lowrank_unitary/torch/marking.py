@@ -13,29 +13,18 @@ AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
 
 
 def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
-    """Mark a parameter, so that the optimisers of this package move it as a unitary matrix.
+    """Mark a parameter for the optimisers of this package as a unitary matrix, and return it.
 
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary (complex) or orthogonal (real), or a stack of such matrices. Its values are not looked at.
-
-    Returns
-    -------
-    torch.nn.Parameter
-        The argument itself.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor, not square, or of a dtype that cannot be moved.
+        Unitary or orthogonal, or a stack of such matrices. Its values are not checked.
 
     Notes
     -----
-    The mark is an attribute of the tensor object. It stays where the object stays: through ``module.to(…)``,
-    ``load_state_dict``, moves by the optimisers, and when a whole module is pickled. It is lost where torch
-    makes a new object: ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``. A parameter group with
-    ``unitary=True`` depends on no mark.
+    The mark is an attribute of the tensor object. It survives ``module.to(…)``, ``load_state_dict``, steps,
+    and pickling of a whole module, but not ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``, which
+    make new objects. A parameter group with ``unitary=True`` needs no mark.
 
     Examples
     --------
@@ -52,14 +41,6 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
 def is_marked(parameter: torch.Tensor, /) -> bool:
     """Whether :func:`mark_unitary` has marked a parameter.
-
-    Parameters
-    ----------
-    parameter : torch.Tensor
-
-    Returns
-    -------
-    bool
 
     Examples
     --------

@@ -203,27 +203,21 @@ def unitary_step(
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
         factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
+    Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
+    if sketch == "tangent" and not isinstance(gradient, BodyFactors):
+        test = Samples.of(tangent.operator, "gaussian", k, key, rows=n).right(samples_for(n, k))
+        planes, image = sketch_tangent(tangent, k, test, probes=Z)
+        return _moved(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
         kept = compress_tangent(gradient, k, rng=key) if sketch == "tangent" else gradient
         body = BodyFactors(-eta * kept.left, kept.right)
-        healing = None
-        if heal:
-            Z = orthonormal_probes(xp, unitary, heal, key, "heal")
-            healing = healing_rotation(xp, Z, pull_back(xp, unitary, Z[..., :0], Z)[1])
-    elif sketch == "tangent":
-        test = Samples.of(tangent.operator, "gaussian", k, key, rows=n).right(samples_for(n, k))
-        Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
-        planes, image = sketch_tangent(tangent, k, test, probes=Z)
-        healing = None if Z is None else healing_rotation(xp, Z, image)
-        return _moved(unitary, planes.rotation(eta, update), healing, overwrite_unitary)
+        image = None if Z is None else pull_back(xp, unitary, Z[..., :0], Z)[1]
     else:
-        Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
-        body, healing = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
+        body, image = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
-    rotation = _rotation(body, update, "auto")
-    return _moved(unitary, rotation, healing, overwrite_unitary)
+    return _moved(unitary, _rotation(body, update, "auto"), Z, image, overwrite_unitary)
 
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
@@ -279,9 +273,8 @@ def _step(
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:
             return moved
-    body, healing = _pulled_back(xp, unitary, left, right, Z)
-    rotation = _rotation(body, update, core)
-    return _moved(unitary, rotation, healing, overwrite)
+    body, image = _pulled_back(xp, unitary, left, right, Z)
+    return _moved(unitary, _rotation(body, update, core), Z, image, overwrite)
 
 
 def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
@@ -292,24 +285,22 @@ def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
 
 def _pulled_back(
     xp: Namespace, unitary: Array, left: Array, right: Array, Z: Array | None
-) -> tuple[BodyFactors, LowRankRotation | None]:
-    """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
+) -> tuple[BodyFactors, Array | None]:
+    """Body factors in the precision of the core, and Uᴴ(U Z), from one read of U by Uᴴ."""
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
     pulled, image = pull_back(xp, unitary, left, Z)
-    body = BodyFactors(
-        astype(xp, pulled, working) * scale,
-        astype(xp, astype(xp, right, thin), working),
-    )
-    return body, None if Z is None else healing_rotation(xp, Z, image)
+    left, right = astype(xp, pulled, working) * scale, astype(xp, astype(xp, right, thin), working)
+    return BodyFactors(left, right), image
 
 
 def _moved(
-    unitary: Array, rotation: LowRankRotation, healing: LowRankRotation | None, overwrite: bool
+    unitary: Array, rotation: LowRankRotation, Z: Array | None, image: Array | None, overwrite: bool
 ) -> Array:
-    """U times the healing and the rotation, in one read and one write of U."""
+    """U times the healing along the probes Z and the rotation, in one read and one write of U."""
     xp = validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
     rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
-    left, right = rotation if healing is None else composed(xp, healing, rotation)
-    return rotate_rows(xp, unitary, left, right, overwrite=overwrite)
+    if Z is not None:
+        rotation = composed(xp, healing_rotation(xp, Z, image), rotation)
+    return rotate_rows(xp, unitary, *rotation, overwrite=overwrite)

@@ -12,8 +12,8 @@ from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_row
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
 from .rotation.transport import TRANSPORTS, transport_rotation
+from .sketch.samples import Samples
 from .sketch.svd import METHODS, svd_sketch
-from .sketch.test_matrix import Samples
 from .tangent.sketch import Tangent, compress_tangent, samples_for, sketch_tangent
 from .types import BodyFactors, LowRankFactors, LowRankRotation, composed
 from .unitary.heal import healing_rotation, orthonormal_probes

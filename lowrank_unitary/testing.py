@@ -11,7 +11,7 @@ from . import reference
 from ._array import Array, array_namespace, to_numpy, tolerance, validate
 from ._kernels import UPDATES
 from ._linalg import RNG
-from .sketch.test_matrix import random_test_matrix
+from .sketch.samples import random_test_matrix
 from .types import BodyFactors, LowRankFactors, LowRankRotation
 
 

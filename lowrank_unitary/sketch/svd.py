@@ -18,7 +18,7 @@ from .range_finder import (
     single_pass,
     truncated,
 )
-from .test_matrix import Samples
+from .samples import Samples
 from .tolerance import MEASURING, MISSED, basis_within, largest_rank, left_over, surely, terms_at_tolerance
 
 # Options of each method besides rank and rng.

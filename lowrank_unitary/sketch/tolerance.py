@@ -10,7 +10,7 @@ from .._array import Array, Namespace, astype, is_complex, placement, validate, 
 from .._linalg import adjoint, frobenius_norm, qr
 from .operator import Operator
 from .range_finder import extended, power_basis
-from .test_matrix import Samples
+from .samples import Samples
 
 # Columns of a block, columns that only measure the remainder, and the chance that it exceeds its bound.
 BLOCK, MEASURING, MISSED = 8, 10, 0.01

@@ -12,7 +12,7 @@ from .._array import Array, Namespace, validate
 from .._linalg import RNG, adjoint, frobenius_norm, product, pull_back
 from ..sketch.operator import Operator, operator_of
 from ..sketch.range_finder import power_basis
-from ..sketch.test_matrix import Samples
+from ..sketch.samples import Samples
 from ..sketch.tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
 from ..types import BodyFactors, LowRankFactors
 from .planes import Planes, leading_planes, two_sided

@@ -15,6 +15,7 @@ import torch
 from cases import KINDS, ct, error, make_step, normal
 from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -543,7 +544,7 @@ def thin_instances(all_dtypes):
     yield from (f"{kind}<{parts}>" for kind in ("gram", "core") for parts in ((1, 2) if all_dtypes else (1,)))
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_80", thorough("sm_90"), thorough("sm_100")])
 def test_kernels_compile_for_a_gpu_and_hold_what_they_hold_in_registers(architecture, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("no CUDA compiler on this machine")

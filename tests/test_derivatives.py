@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from backends import on_every_backend
 from cases import KINDS, ONE_OF_EACH, ROTATIONS, UPDATES, ct, make_step, normal
 
 import lowrank_unitary as lu
@@ -284,8 +285,7 @@ def test_cotangents_have_the_shapes_and_kinds_of_the_arguments(update):
         np.testing.assert_allclose(found, leaf.grad.numpy(), atol=1e-13)
 
 
-@update
-@pytest.mark.parametrize("dtype", ONE_OF_EACH)
+@on_every_backend("update,dtype", UPDATES, ONE_OF_EACH, jax=2)
 def test_cotangents_are_the_same_on_every_namespace(backend, dtype, update):
     step = make_step(0, 6, 2, dtype, norm=0.5, batch=(2,))
     cotangent = normal(np.random.default_rng(1), (2, 6, 6), dtype)

@@ -5,6 +5,7 @@ import pytest
 from cases import KINDS, ROTATIONS, UPDATES, ct, error, make_step, normal, steps
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from profiles import covering
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -256,9 +257,9 @@ def test_cayley_agrees_with_the_geodesic_to_third_order(dtype):
     assert 2.9 <= slope <= 3.1
 
 
-@pytest.mark.parametrize("update", ["geodesic", "polar"])
-@pytest.mark.parametrize("k", [1, 4])
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(
+    ("update", "k", "dtype"), covering(["geodesic", "polar"], [1, 4], ["float64", "complex128"])
+)
 def test_inherited_defect_stays_as_it_is(update, k, dtype):
     # 1e-3 unchanged to three digits after 2000 steps of size 0.9
     apply, _ = UPDATES[update]

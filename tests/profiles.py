@@ -15,6 +15,13 @@ _QUICK_XLA = (
     "--xla_cpu_use_fusion_emitters=false",
 )
 
+_thorough = False
+
+
+def of_profile(*, quick, thorough):
+    """A number of draws, steps or rows within a test."""
+    return thorough if _thorough else quick
+
 
 def thorough(*values):
     """Values of a parameter that are run with --thorough only; written like pytest.param."""
@@ -43,18 +50,20 @@ def covering(*lists, most=None):
 
 
 def choose(config):
-    """Set what of a profile is no choice of cases: the number of draws, and how JAX compiles."""
-    draws = {"deadline": None, "max_examples": 60 if config.getoption("thorough") else 12}
+    """Set what of a profile is no choice of cases: numbers of draws, and how JAX compiles."""
+    global _thorough
+    _thorough = config.getoption("thorough")
+    draws = {"deadline": None, "max_examples": of_profile(quick=12, thorough=60)}
     settings.register_profile("default", **draws)
     settings.register_profile("ci", **draws, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "default")
-    if not config.getoption("thorough") and importlib.metadata.version("jaxlib").startswith("0.10."):
+    if not _thorough and importlib.metadata.version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICK_XLA]).strip()
 
 
 def deselect(config, items):
     """Leave out the cases of the thorough profile, unless one is named on the command line."""
-    if config.getoption("thorough") or any("::" in argument for argument in config.args):
+    if _thorough or any("::" in argument for argument in config.args):
         return
     kept = [item for item in items if item.get_closest_marker("thorough") is None]
     tests, kept_tests = ({item.nodeid.partition("[")[0] for item in some} for some in (items, kept))

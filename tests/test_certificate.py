@@ -8,7 +8,7 @@ from backends import on_every_backend
 from cases import KINDS, ROTATIONS, ct, error, make_step, normal, steps
 from hypothesis import given
 from hypothesis import strategies as st
-from profiles import covering, thorough
+from profiles import covering, of_profile, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -45,14 +45,17 @@ def near_singular(n, k, distance, dtype, seed=0):
     ("n", "dtype"), covering([1, 3, 7, 24], ["float32", "complex64", "float64", "complex128"])
 )
 def test_figures_are_exceeded_no_more_often_than_stated_and_are_not_far_off(update, n, dtype):
-    # 900 steps for each dtype, update and size: 43 000 in all.
+    # 900 steps for each dtype, update and size of the thorough profile: 43 000 in all.
+    batch = of_profile(quick=10, thorough=30)
     rng = np.random.default_rng(n)
     worse, drawn, ratios = 0, 0, []
     for k in (1, 2, 4):
         for kind in KINDS:
-            step = make_step(int(rng.integers(2**32)), n, k, dtype, kind, batch=(30,))
+            step = make_step(int(rng.integers(2**32)), n, k, dtype, kind, batch=(batch,))
             # Norms from 1e-9 to 1e3, most of them around 1.
-            norm = 10.0 ** np.where(rng.random(30) < 0.5, rng.uniform(-9, 3, 30), rng.uniform(-1.5, 0.5, 30))
+            norm = 10.0 ** np.where(
+                rng.random(batch) < 0.5, rng.uniform(-9, 3, batch), rng.uniform(-1.5, 0.5, batch)
+            )
             left = (step.left * norm[:, None, None]).astype(dtype)
             step = type(step)(step.unitary, left, step.right, 1.0, kind, 0)
             body = step.body

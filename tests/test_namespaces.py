@@ -9,7 +9,7 @@ import pytest
 import torch
 from backends import on_every_backend
 from cases import ONE_OF_EACH, ROTATIONS, UPDATES, ct, error, make_step, normal
-from profiles import covering
+from profiles import covering, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import array_namespace, to_numpy, tolerance
@@ -196,9 +196,10 @@ def test_rotations_are_pytrees_and_scan_carries_them():
     assert np.abs(np.asarray(U) - expected).max() < 1e-13
 
 
-@pytest.mark.parametrize("update", ROTATIONS)
-@pytest.mark.parametrize("kind", ["generic", "collinear", "zero left", "zero", "repeated"])
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize(
+    ("kind", "update", "k"),
+    covering(["generic", "collinear", "zero left", "zero", "repeated"], ROTATIONS, [2, 4]),
+)
 def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, kind, k):
     step = make_step(1, 5, k, "complex128", kind, norm=0.3)
     weight = torch.asarray(normal(np.random.default_rng(2), (5, 5), "complex128"))
@@ -240,22 +241,23 @@ U = lu.random_unitary(16, dtype="float32", rng=rng)
 a, b = (rng.standard_normal((16, 2)).astype("float32") for _ in range(2))
 a *= 0.5 / np.linalg.norm(a @ b.T, 2)
 for f, g in ((lu.unitary_transport, reference.transport), (lu.polar_projection, reference.polar)):
-    for wrap in (lambda f: f, jax.jit):
-        V = wrap(f)(*(jax.numpy.asarray(x) for x in (U, a, b)))
-        assert V.dtype == "float32"
-        error = float(np.max(np.abs(np.asarray(V) - g(U, a, b))))
-        assert error < 2e-6, error
-        for norm in (3, 10, 30, 100, 1e4):
-            V = np.asarray(wrap(f)(*(jax.numpy.asarray(x) for x in (U, a * np.float32(2 * norm), b))))
-            error = float(np.max(np.abs(V - g(U, a * np.float32(2 * norm), b))))
-            assert not error > 1e-2, (norm, error)
+    move = WRAP(f)
+    V = move(*(jax.numpy.asarray(x) for x in (U, a, b)))
+    assert V.dtype == "float32"
+    error = float(np.max(np.abs(np.asarray(V) - g(U, a, b))))
+    assert error < 2e-6, error
+    for norm in (3, 10, 30, 100, 1e4):
+        V = np.asarray(move(*(jax.numpy.asarray(x) for x in (U, a * np.float32(2 * norm), b))))
+        error = float(np.max(np.abs(V - g(U, a * np.float32(2 * norm), b))))
+        assert not error > 1e-2, (norm, error)
 assert bool(lu.is_unitary(lu.reunitarize(jax.numpy.asarray(U))))
 lu.unitary_step(jax.numpy.asarray(U), jax.numpy.asarray(U), 0.1, rank=2, heal=1, rng=0)
 """
 
 
-def test_jax_without_float64_works_in_single_precision():
-    subprocess.run([sys.executable, "-c", FLOAT32_ONLY], check=True)
+@pytest.mark.parametrize("wrap", ["jax.jit", thorough("(lambda f: f)")], ids=["compiled", "eager"])
+def test_jax_without_float64_works_in_single_precision(wrap):
+    subprocess.run([sys.executable, "-c", FLOAT32_ONLY.replace("WRAP", wrap)], check=True)
 
 
 @pytest.mark.parametrize(("dtype", "update"), covering(["float64", "complex128"], UPDATES))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from backends import on_every_backend
 from cases import ct, normal
+from profiles import of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy
@@ -42,7 +43,7 @@ def needed(s, tol):
 @pytest.mark.parametrize("spectrum", sorted(SPECTRA))
 @pytest.mark.parametrize("dtype", ["float64", "complex64"])
 def test_the_tolerance_is_met_with_few_columns_to_spare(spectrum, dtype):
-    rng, draws, missed, spare = np.random.default_rng(0), 60, 0, []
+    rng, draws, missed, spare = np.random.default_rng(0), of_profile(quick=20, thorough=60), 0, []
     for seed in range(draws):
         m, n = rng.integers(20, 60, 2)
         tol = 10.0 ** rng.uniform(-3, -0.3)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import UPDATES, make_step, normal
-from profiles import thorough
+from cases import ROTATIONS, UPDATES, make_step, normal
+from profiles import covering, thorough
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lowrank_unitary as lu
@@ -107,8 +107,7 @@ def test_compiled_by_jax_it_gives_what_numpy_gives(routine):
     assert_same(compiled, ROUTINES[routine](*arrays))
 
 
-@routine
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(("routine", "dtype"), covering(ROUTINES, ["float64", "complex128"]))
 def test_torch_traces_it_with_tensors_that_hold_no_values(routine, dtype):
     arrays = [torch.asarray(x) for x in arguments(dtype)]
     traced = make_fx(lambda *x: ROUTINES[routine](*x), tracing_mode="fake")(*arrays)
@@ -142,7 +141,9 @@ def test_gradient_through_a_scan_is_that_through_a_loop(update):
         return jnp.sum(G * moved)
 
     stack = jnp.stack([a, 0 * a, -a])
-    np.testing.assert_allclose(jax.jit(jax.grad(scanned))(stack), jax.jit(jax.grad(looped))(stack), atol=1e-13)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(scanned))(stack), jax.jit(jax.grad(looped))(stack), atol=1e-13
+    )
 
 
 def test_a_jax_key_is_mapped_over():
@@ -162,14 +163,23 @@ def compiled(f, **options):
     return torch.compile(f, fullgraph=True, **{"backend": "aot_eager"} | options)
 
 
-@pytest.mark.parametrize("dtype", [thorough("float32"), "complex128"])
-def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "updates"),
+    [
+        ("complex128", ["polar"]),
+        thorough("float32", ["polar"]),
+        thorough("complex128", ["geodesic", "polar"]),
+    ],
+)
+def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype, updates):
     step = make_step(0, 6, 2, dtype, norm=0.5)
     x = torch.asarray(normal(np.random.default_rng(1), (3, 6), dtype))
 
     def loss(c, b):
         body = lu.BodyFactors(c, b)
-        y = lu.rotate(lu.rotate(x, lu.transport_rotation(body)), lu.polar_rotation(body))
+        y = x
+        for update in updates:
+            y = lu.rotate(y, ROTATIONS[update](body))
         return torch.sum(torch.real(y[:1] * y[1:].conj()))
 
     leaves = [torch.tensor(part, requires_grad=True) for part in step.body]
@@ -178,7 +188,8 @@ def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype):
     assert_same(found, expected, 100 * step.tolerance())
 
 
-def test_torch_compiles_a_step_once_for_one_seed_and_once_for_all_others():
+@pytest.mark.parametrize("name", ["heal_unitary", thorough("unitary_step")])
+def test_torch_compiles_a_routine_once_for_one_seed_and_once_for_all_others(name):
     U, G, _, _ = (torch.asarray(x) for x in arguments())
     graphs = []
 
@@ -187,6 +198,8 @@ def test_torch_compiles_a_step_once_for_one_seed_and_once_for_all_others():
         return graph.forward
 
     def move(U, seed):
+        if name == "heal_unitary":
+            return lu.heal_unitary(U, 2, rng=seed)
         return lu.unitary_step(U, G, 0.1, rank=1, rng=seed)
 
     fast = compiled(move, backend=count)

@@ -176,9 +176,7 @@ def rotate_vjp(
         )
     back = rotate(cotangent, rotation, adjoint=not adjoint)
     factors = (cotangent, array) if adjoint else (array, cotangent)
-    return RotateCotangents(
-        _as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors))
-    )
+    return RotateCotangents(_as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors)))
 
 
 def unitary_transport_vjp(

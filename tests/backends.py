@@ -46,6 +46,11 @@ BACKENDS = (
 )
 
 
+def _name(value):
+    # An address would be another one in every process of the tests.
+    return getattr(value, "__name__", None) or str(value)
+
+
 def on_every_backend(names, *lists, jax=None):
     """Run a test with all combinations on every backend; on JAX the quick profile runs those of `covering`.
 
@@ -58,4 +63,4 @@ def on_every_backend(names, *lists, jax=None):
         else:
             made = [pytest.param(*values) for values in itertools.product(*lists)]
         cases += [pytest.param(backend, *case.values, marks=case.marks) for case in made]
-    return pytest.mark.parametrize(("backend", *names.split(",")), cases, ids=str)
+    return pytest.mark.parametrize(("backend", *names.split(",")), cases, ids=_name)

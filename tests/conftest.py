@@ -1,60 +1,38 @@
-"""Backends: every namespace the library is tested on, behind one small interface."""
+"""Options, fixtures and settings of all tests."""
 
-import os
-from dataclasses import dataclass
-from typing import Any
-
-import array_api_strict
-import jax
-import numpy as np
+import profiles
 import pytest
 import torch
-from hypothesis import settings
+from backends import BACKENDS
 from threadpoolctl import threadpool_limits
-
-jax.config.update("jax_enable_x64", True)
 
 # Small matrices on several threads, beside other processes, take many times as long.
 threadpool_limits(1)
 torch.set_num_threads(1)
 
-settings.register_profile("default", deadline=None, max_examples=60)
-settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
-
 DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One namespace and device."""
-
-    name: str
-    xp: Any
-    device: Any = None
-    read_only: bool = False
-
-    def array(self, host, dtype=None):
-        host = np.array(host, dtype=dtype)
-        if self.read_only:
-            host.flags.writeable = False
-            return host
-        if self.xp is np:
-            return host
-        return self.xp.asarray(host, device=self.device)
-
-    def __str__(self):
-        return self.name
+def pytest_addoption(parser):
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="run every case with many draws; without it each property is shown by few",
+    )
 
 
-BACKENDS = (
-    Backend("numpy", np),
-    Backend("numpy-read-only", np, read_only=True),
-    Backend("strict", array_api_strict, array_api_strict.Device("CPU_DEVICE")),
-    Backend("strict-device1", array_api_strict, array_api_strict.Device("device1")),
-    Backend("torch", torch, "cpu"),
-    Backend("jax", jax.numpy),
-)
+def pytest_configure(config):
+    profiles.choose(config)
+
+
+def pytest_report_header(config):
+    if not config.getoption("thorough"):
+        return "profile: quick; pytest --thorough runs every case, with five times the draws"
+    return "profile: thorough"
+
+
+def pytest_collection_modifyitems(config, items):
+    profiles.deselect(config, items)
 
 
 @pytest.fixture(params=BACKENDS, ids=str)

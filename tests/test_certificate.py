@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 import torch
+from backends import on_every_backend
 from cases import KINDS, ROTATIONS, ct, error, make_step, normal, steps
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import covering, of_profile, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -39,16 +41,21 @@ def near_singular(n, k, distance, dtype, seed=0):
 
 
 @update
-@pytest.mark.parametrize("n", [1, 3, 7, 24])
+@pytest.mark.parametrize(
+    ("n", "dtype"), covering([1, 3, 7, 24], ["float32", "complex64", "float64", "complex128"])
+)
 def test_figures_are_exceeded_no_more_often_than_stated_and_are_not_far_off(update, n, dtype):
-    # 900 steps for each dtype, update and size: 43 000 in all.
+    # 900 steps for each dtype, update and size of the thorough profile: 43 000 in all.
+    batch = of_profile(quick=10, thorough=30)
     rng = np.random.default_rng(n)
     worse, drawn, ratios = 0, 0, []
     for k in (1, 2, 4):
         for kind in KINDS:
-            step = make_step(int(rng.integers(2**32)), n, k, dtype, kind, batch=(30,))
+            step = make_step(int(rng.integers(2**32)), n, k, dtype, kind, batch=(batch,))
             # Norms from 1e-9 to 1e3, most of them around 1.
-            norm = 10.0 ** np.where(rng.random(30) < 0.5, rng.uniform(-9, 3, 30), rng.uniform(-1.5, 0.5, 30))
+            norm = 10.0 ** np.where(
+                rng.random(batch) < 0.5, rng.uniform(-9, 3, batch), rng.uniform(-1.5, 0.5, batch)
+            )
             left = (step.left * norm[:, None, None]).astype(dtype)
             step = type(step)(step.unitary, left, step.right, 1.0, kind, 0)
             body = step.body
@@ -183,7 +190,7 @@ def test_the_certificate_says_which_core_is_exact():
     assert not lu.rotation_certificate(wide, lu.transport_rotation(wide)).gram_is_exact
 
 
-@update
+@on_every_backend("update,dtype", ROTATIONS, ["float32", "complex128", "float64", "complex64"], jax=2)
 def test_certificate_gives_the_same_on_every_namespace_and_batched(backend, update, dtype):
     step = make_step(1, 7, 2, dtype, norm=0.5, batch=(2,))
     body = step.body
@@ -216,7 +223,7 @@ def test_certificate_gives_the_same_on_every_namespace_and_batched(backend, upda
     assert alone.angles.shape == (4,)
 
 
-@update
+@pytest.mark.parametrize("update", [thorough("geodesic"), thorough("cayley"), "polar"])
 def test_certificate_works_under_jit_and_vmap(update):
     step = make_step(1, 7, 1, "float32", norm=0.5, batch=(3,))
 
@@ -225,7 +232,7 @@ def test_certificate_works_under_jit_and_vmap(update):
         return lu.rotation_certificate(body, ROTATIONS[update](body), **OPTIONS[update])
 
     expected = certify(*step.body)
-    for transformed in (jax.jit(certify), jax.vmap(certify)):
+    for transformed in (jax.jit(certify), jax.jit(jax.vmap(certify))):
         got = transformed(*(jax.numpy.asarray(x) for x in step.body))
         assert isinstance(got, lu.RotationCertificate)
         np.testing.assert_allclose(got.angles, expected.angles, rtol=1e-5)

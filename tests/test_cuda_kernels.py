@@ -15,6 +15,7 @@ import torch
 from cases import KINDS, ct, error, make_step, normal
 from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import covering, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -132,8 +133,7 @@ def test_kernels_give_the_products_and_the_rotation_of_their_definition(call, on
     assert error(gathered, expected) <= 2 * bound * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("call", STEPS, ids=str)
+@pytest.mark.parametrize(("call", "update"), covering(STEPS, UPDATES), ids=str)
 def test_whole_steps_equal_their_dense_definition(call, update, on_cpu):
     n, k, p, dtype, batch = call
     step = make_step(0, n, k, dtype, norm=0.7, batch=batch)
@@ -147,10 +147,12 @@ def test_whole_steps_equal_their_dense_definition(call, update, on_cpu):
     np.testing.assert_array_equal(of_torch.numpy(), got)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize(("n", "k", "dtype"), [(7, 1, "float64"), (65, 1, "complex64"), (7, 3, "complex128")])
-def test_degenerate_and_unbalanced_steps_equal_their_dense_definition(n, k, dtype, update, kind, on_cpu):
+@pytest.mark.parametrize(
+    ("kind", "update", "call"),
+    covering(KINDS, UPDATES, [(7, 1, "float64"), (65, 1, "complex64"), (7, 3, "complex128")]),
+)
+def test_degenerate_and_unbalanced_steps_equal_their_dense_definition(call, update, kind, on_cpu):
+    n, k, dtype = call
     step = make_step(1, n, k, dtype, kind=kind, norm=0.5)
     assert error(moved(step.arrays, None, update), UPDATES[update](*step.arrays)) <= step.tolerance()
 
@@ -228,11 +230,14 @@ def test_rotations_of_body_factors_equal_their_dense_definition(n, k, dtype, upd
     assert error(eye + reference.extended(left) @ ct(right), exact) <= step.tolerance()
 
 
-@pytest.mark.parametrize("n", [7, 65])
-@pytest.mark.parametrize("k", [1, 2])
-@pytest.mark.parametrize("where", ["unitary", "left", "right", "probes"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_are_not_lost(n, k, where, bad, on_cpu):
+@pytest.mark.parametrize(
+    ("size", "where", "bad"),
+    covering(
+        list(itertools.product([7, 65], [1, 2])), ["unitary", "left", "right", "probes"], [np.nan, np.inf]
+    ),
+)
+def test_nan_and_infinity_are_not_lost(size, where, bad, on_cpu):
+    n, k = size
     step = make_step(5, n, k, "float32", norm=0.5)
     arrays = dict(
         zip(("unitary", "left", "right"), step.arrays, strict=True), probes=probes_of(n, 1, "float32", ())
@@ -543,7 +548,7 @@ def thin_instances(all_dtypes):
     yield from (f"{kind}<{parts}>" for kind in ("gram", "core") for parts in ((1, 2) if all_dtypes else (1,)))
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_80", thorough("sm_90"), thorough("sm_100")])
 def test_kernels_compile_for_a_gpu_and_hold_what_they_hold_in_registers(architecture, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("no CUDA compiler on this machine")

@@ -176,7 +176,7 @@ def test_an_array_that_numpy_cannot_see_is_named():
 
 @pytest.fixture(scope="module")
 def tf():
-    return pytest.importorskip("tensorflow", reason="tensorflow-cpu has wheels for some machines only")
+    return pytest.importorskip("tensorflow", reason="needs the extra tensorflow")
 
 
 @pytest.mark.parametrize("name", [name for name in ROUTINES if name != "a dtype"])

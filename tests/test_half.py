@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ROTATIONS, UPDATES, make_step, normal
+from profiles import covering, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -18,10 +19,10 @@ STORES = {
     "jax-float16": (jax.numpy, jax.numpy.float16, 2.0**-10),
     "jax-bfloat16": (jax.numpy, jax.numpy.bfloat16, 2.0**-7),
 }
-update = pytest.mark.parametrize("update", UPDATES)
 
 
-@pytest.fixture(params=STORES, ids=str)
+# JAX compiles anew for each.
+@pytest.fixture(params=[name if name != "jax-float16" else thorough(name) for name in STORES])
 def store(request):
     return STORES[request.param]
 
@@ -33,10 +34,9 @@ def single(x):
     return to_numpy(x).astype(np.float32)
 
 
-@update
-@pytest.mark.parametrize(("k", "norm"), [(1, 1e-3), (2, 0.9), (4, 10.0)])
-def test_every_entry_of_a_step_is_the_exact_one_rounded_once(store, update, k, norm):
-    xp, dtype, eps = store
+@pytest.mark.parametrize(("update", "size"), covering(UPDATES, [(1, 1e-3), (2, 0.9), (4, 10.0)]))
+def test_every_entry_of_a_step_is_the_exact_one_rounded_once(store, update, size):
+    (k, norm), (xp, dtype, eps) = size, store
     apply, dense = UPDATES[update]
     step = make_step(3, 24, k, "float32", norm=norm, batch=(2,))
     U = lu.random_unitary(24, dtype=dtype, batch=(2,), rng=1, xp=xp)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from cases import ct, normal
+from profiles import thorough
 from scipy.linalg import expm
 
 import lowrank_unitary as lu
@@ -47,7 +48,7 @@ def seed_of(state, index=0):
     return high << 32 | low
 
 
-@pytest.mark.parametrize(("dtype", "update"), [("float64", "polar"), ("complex128", "geodesic")])
+@pytest.mark.parametrize(("dtype", "update"), [thorough("float64", "polar"), ("complex128", "geodesic")])
 def test_every_step_of_training_is_that_of_numpy(dtype, update):
     U, target = problem(16, dtype)
     optimiser = unitary_sgd(0.3, rank=2, update=update, seed=5)
@@ -60,7 +61,7 @@ def test_every_step_of_training_is_that_of_numpy(dtype, update):
     assert state.count == 20
 
 
-@pytest.mark.parametrize(("dtype", "nesterov"), [("float64", False), ("complex128", True)])
+@pytest.mark.parametrize(("dtype", "nesterov"), [("float64", False), thorough("complex128", True)])
 def test_momentum_is_that_of_optax_in_the_body_frame(dtype, nesterov):
     n, decay = 5, 0.8
     start, target = problem(n, dtype)

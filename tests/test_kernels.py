@@ -1,5 +1,6 @@
 """The fast kernels: as accurate as BLAS at least, safe with threads and forks, and optional."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from cases import UPDATES, ct, error, make_step, normal
+from profiles import covering
 
 import lowrank_unitary as lu
 import lowrank_unitary.testing
@@ -47,8 +49,10 @@ def products(dtype):
     return errors
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 1), (7, 64), (66, 515), (131, 129), (600, 1030)])
-@pytest.mark.parametrize("k", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    ("shape", "k"),
+    covering([(1, 1), (2, 3), (5, 1), (7, 64), (66, 515), (131, 129), (600, 1030)], [1, 2, 3, 8]),
+)
 def test_kernels_are_no_less_accurate_than_blas(products, dtype, shape, k):
     for kernel, blas in products(*shape, k):
         # BLAS sums in as many parts as its kernel for this processor has accumulators, which moves its error
@@ -113,9 +117,7 @@ def test_kernels_take_row_major_matrices_and_leave_the_rest(dtype):
     assert not cpu.apply_to(unitary.real.astype(np.float16), 2)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 64, 700])
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("heal", [0, 1])
+@pytest.mark.parametrize(("n", "k", "heal"), covering([1, 2, 5, 64, 700], [1, 3], [0, 1]))
 def test_steps_agree_with_and_without_kernels(dtype, n, k, heal, monkeypatch):
     step = make_step(3, n, k, dtype, norm=0.4)
     options = {"heal": heal, "rng": 4}
@@ -138,11 +140,20 @@ def cayley(*arrays, **options):
     return lu.unitary_transport(*arrays, update="cayley", **options)
 
 
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("kind", ["generic", "collinear", "opposite", "zero left", "zero", "unbalanced"])
-@pytest.mark.parametrize("norm", [1e-9, 1e-3, 0.9, 1.0, 3.0, 100.0])
-def test_rank_one_agrees_with_the_dense_definition(update, kind, norm, dtype):
-    apply, dense = UPDATES[update]
+RANK_ONE = list(
+    itertools.product(
+        ["generic", "collinear", "opposite", "zero left", "zero", "unbalanced"],
+        [1e-9, 1e-3, 0.9, 1.0, 3.0, 100.0],
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("point", "update", "dtype"),
+    covering(RANK_ONE, UPDATES, ["float32", "float64", "complex64", "complex128"]),
+)
+def test_rank_one_agrees_with_the_dense_definition(update, point, dtype):
+    (kind, norm), (apply, dense) = point, UPDATES[update]
     if update == "polar" and kind == "opposite" and norm == 1:
         # At 1 the matrix is singular, and the nearest unitary one not unique.
         norm = 1.1

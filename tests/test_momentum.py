@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from backends import on_every_backend
 from cases import ct, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy, tolerance
@@ -149,7 +151,7 @@ def test_lengths_of_rows_need_no_dense_tangent(seed, n, m, dtype, parallel):
     assert np.abs(rms - expected).max() <= size * tolerance(np, dtype, n, m)
 
 
-@SCALING
+@on_every_backend("scaling", ["rows", "scalar", "none"], jax=1)
 def test_all_namespaces_agree(scaling, backend):
     state = lu.MomentumState.start(np.eye(8, dtype=complex), 3, scaling=scaling)
     other = lu.MomentumState.start(backend.array(np.eye(8, dtype=complex)), 3, scaling=scaling)
@@ -161,7 +163,7 @@ def test_all_namespaces_agree(scaling, backend):
         )
 
 
-@SCALING
+@pytest.mark.parametrize("scaling", ["rows", thorough("scalar"), thorough("none")])
 def test_a_descent_is_scanned_by_jax(scaling):
     target = lu.cayley_unitary(10, rng=1, xp=jnp, dtype=jnp.float64)
     start = jnp.eye(10)

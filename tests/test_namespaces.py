@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 import torch
+from backends import on_every_backend
 from cases import ONE_OF_EACH, ROTATIONS, UPDATES, ct, error, make_step, normal
+from profiles import covering, thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import array_namespace, to_numpy, tolerance
@@ -23,11 +25,10 @@ def same_kind(backend, x, like):
         assert str(x.device) == str(like.device)
 
 
-@update
-@pytest.mark.parametrize(("n", "k", "norm"), [(7, 2, 0.3), (7, 2, 4.0), (3, 4, 0.5)])
-@pytest.mark.parametrize("dtype", ONE_OF_EACH)
-def test_step_gives_the_same_on_every_namespace(backend, update, dtype, n, k, norm):
+@on_every_backend("update,dtype,size", UPDATES, ONE_OF_EACH, [(7, 2, 0.3), (7, 2, 4.0), (3, 4, 0.5)])
+def test_step_gives_the_same_on_every_namespace(backend, update, dtype, size):
     apply, dense = UPDATES[update]
+    n, k, norm = size
     step = make_step(0, n, k, dtype, norm=norm, batch=(2,))
     arrays = [backend.array(x) for x in step.arrays]
     result = apply(*arrays)
@@ -37,8 +38,7 @@ def test_step_gives_the_same_on_every_namespace(backend, update, dtype, n, k, no
         np.testing.assert_array_equal(to_numpy(x), original)
 
 
-@pytest.mark.parametrize("method", ["randomized", "exact", "lsi", "columns"])
-@pytest.mark.parametrize("dtype", ONE_OF_EACH)
+@on_every_backend("method,dtype", ["randomized", "exact", "lsi", "columns"], ONE_OF_EACH)
 def test_sketch_gives_the_same_on_every_namespace(backend, dtype, method):
     matrix = normal(np.random.default_rng(0), (2, 9, 7), dtype)
     expected = lu.svd_sketch(matrix, 3, method=method, rng=4)
@@ -53,9 +53,9 @@ def test_sketch_gives_the_same_on_every_namespace(backend, dtype, method):
     assert np.abs(to_numpy(left) @ ct(to_numpy(right)) - expected_product).max() <= bound
 
 
-@pytest.mark.parametrize("update", ["geodesic", "polar"])
-@pytest.mark.parametrize("sketch", ["tangent", "randomized", "columns"])
-@pytest.mark.parametrize("dtype", ONE_OF_EACH)
+@on_every_backend(
+    "update,sketch,dtype", ["geodesic", "polar"], ["tangent", "randomized", "columns"], ONE_OF_EACH
+)
 def test_whole_step_gives_the_same_on_every_namespace(backend, dtype, update, sketch):
     step = make_step(0, 8, 1, dtype)
     gradient = normal(np.random.default_rng(1), (8, 8), dtype)
@@ -67,6 +67,7 @@ def test_whole_step_gives_the_same_on_every_namespace(backend, dtype, update, sk
     assert np.abs(to_numpy(result) - expected).max() <= 100 * tolerance(np, dtype, 8, 2)
 
 
+@on_every_backend("dtype", ["float32", "complex128", "float64", "complex64"], jax=2)
 def test_unitaries_give_the_same_on_every_namespace(backend, dtype):
     rng = np.random.default_rng(0)
     host = lu.random_unitary(6, dtype=dtype, rng=rng) + np.float32(0.1) * normal(rng, (6, 6), dtype)
@@ -105,7 +106,7 @@ def test_inverse_of_a_singular_matrix_is_not_finite_and_leaves_its_batch_alone(b
     np.testing.assert_allclose(inverse[[0, 2]], [np.eye(2) / 2, np.eye(2)])
 
 
-@update
+@on_every_backend("update", UPDATES, jax=1)
 def test_overwriting_where_the_namespace_allows(backend, update):
     apply, _ = UPDATES[update]
     step = make_step(0, 6, 2, "complex128", norm=0.4)
@@ -124,9 +125,9 @@ def test_overwriting_where_the_namespace_allows(backend, update):
         assert error(overwritten, expected) <= step.tolerance()
 
 
-@update
-@pytest.mark.parametrize("core", ["auto", "gram", "orthonormal"])
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize(
+    ("update", "core", "dtype"), covering(UPDATES, ["auto", "gram", "orthonormal"], ["float32", "complex128"])
+)
 def test_jax_jit_and_vmap_give_the_same(update, core, dtype):
     apply, dense = UPDATES[update]
     step = make_step(0, 6, 2, dtype, norm=0.5, batch=(3,))
@@ -195,9 +196,10 @@ def test_rotations_are_pytrees_and_scan_carries_them():
     assert np.abs(np.asarray(U) - expected).max() < 1e-13
 
 
-@pytest.mark.parametrize("update", ROTATIONS)
-@pytest.mark.parametrize("kind", ["generic", "collinear", "zero left", "zero", "repeated"])
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize(
+    ("kind", "update", "k"),
+    covering(["generic", "collinear", "zero left", "zero", "repeated"], ROTATIONS, [2, 4]),
+)
 def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, kind, k):
     step = make_step(1, 5, k, "complex128", kind, norm=0.3)
     weight = torch.asarray(normal(np.random.default_rng(2), (5, 5), "complex128"))
@@ -210,8 +212,7 @@ def test_derivatives_match_finite_differences_where_textbook_forms_fail(update, 
     assert torch.autograd.gradcheck(loss, body, eps=1e-6, atol=1e-7, rtol=1e-6)
 
 
-@update
-@pytest.mark.parametrize("kind", ["collinear", "zero left"])
+@pytest.mark.parametrize(("update", "kind"), covering(UPDATES, ["collinear", "zero left"]))
 def test_jax_gradient_matches_finite_differences(update, kind):
     apply, _ = UPDATES[update]
     step = make_step(3, 4, 1, "float64", kind, norm=0.3)
@@ -219,8 +220,9 @@ def test_jax_gradient_matches_finite_differences(update, kind):
 
     unitary, left, right = (jax.numpy.asarray(x) for x in step.arrays)
 
+    @jax.jit
     def loss(a):
-        return jax.numpy.sum(weight * apply(unitary, jax.numpy.asarray(a), right))
+        return jax.numpy.sum(weight * apply(unitary, a, right))
 
     gradient = np.asarray(jax.grad(loss)(left))
     for i in range(4):
@@ -239,26 +241,26 @@ U = lu.random_unitary(16, dtype="float32", rng=rng)
 a, b = (rng.standard_normal((16, 2)).astype("float32") for _ in range(2))
 a *= 0.5 / np.linalg.norm(a @ b.T, 2)
 for f, g in ((lu.unitary_transport, reference.transport), (lu.polar_projection, reference.polar)):
-    for wrap in (lambda f: f, jax.jit):
-        V = wrap(f)(*(jax.numpy.asarray(x) for x in (U, a, b)))
-        assert V.dtype == "float32"
-        error = float(np.max(np.abs(np.asarray(V) - g(U, a, b))))
-        assert error < 2e-6, error
-        for norm in (3, 10, 30, 100, 1e4):
-            V = np.asarray(wrap(f)(*(jax.numpy.asarray(x) for x in (U, a * np.float32(2 * norm), b))))
-            error = float(np.max(np.abs(V - g(U, a * np.float32(2 * norm), b))))
-            assert not error > 1e-2, (norm, error)
+    move = WRAP(f)
+    V = move(*(jax.numpy.asarray(x) for x in (U, a, b)))
+    assert V.dtype == "float32"
+    error = float(np.max(np.abs(np.asarray(V) - g(U, a, b))))
+    assert error < 2e-6, error
+    for norm in (3, 10, 30, 100, 1e4):
+        V = np.asarray(move(*(jax.numpy.asarray(x) for x in (U, a * np.float32(2 * norm), b))))
+        error = float(np.max(np.abs(V - g(U, a * np.float32(2 * norm), b))))
+        assert not error > 1e-2, (norm, error)
 assert bool(lu.is_unitary(lu.reunitarize(jax.numpy.asarray(U))))
 lu.unitary_step(jax.numpy.asarray(U), jax.numpy.asarray(U), 0.1, rank=2, heal=1, rng=0)
 """
 
 
-def test_jax_without_float64_works_in_single_precision():
-    subprocess.run([sys.executable, "-c", FLOAT32_ONLY], check=True)
+@pytest.mark.parametrize("wrap", ["jax.jit", thorough("(lambda f: f)")], ids=["compiled", "eager"])
+def test_jax_without_float64_works_in_single_precision(wrap):
+    subprocess.run([sys.executable, "-c", FLOAT32_ONLY.replace("WRAP", wrap)], check=True)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize(("dtype", "update"), covering(["float64", "complex128"], UPDATES))
 def test_derivatives_of_a_healing_step_are_finite_and_right_at_an_exactly_unitary_matrix(update, dtype):
     apply, _ = UPDATES[update]
     step = make_step(0, 4, 1, dtype, norm=0.3)
@@ -277,14 +279,13 @@ def test_derivatives_of_a_healing_step_are_finite_and_right_at_an_exactly_unitar
         moved = apply(U, jax_left, jax_right, heal=1, rng=0)
         return jax.numpy.sum(jax.numpy.real(jax.numpy.conj(weight) * moved))
 
-    gradient = jax.grad(loss)(jax.numpy.eye(4, dtype=dtype))
+    gradient = jax.jit(jax.grad(loss))(jax.numpy.eye(4, dtype=dtype))
     torch.sum(torch.real(torch.conj(torch.asarray(weight)) * move(identity))).backward()
     # JAX differentiates with respect to the conjugate.
     np.testing.assert_allclose(np.conj(np.asarray(gradient)), identity.grad.numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize("update", ROTATIONS)
-@pytest.mark.parametrize("turned", [False, True])
+@on_every_backend("update,turned", ROTATIONS, [False, True], jax=2)
 def test_a_real_and_a_complex_factor_make_a_complex_rotation(backend, update, turned):
     rng = np.random.default_rng(0)
     real, complex_one = normal(rng, (5, 1), "float64"), normal(rng, (5, 1), "complex128")

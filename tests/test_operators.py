@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+from backends import on_every_backend
 from cases import ONE_OF_EACH, ct, normal
 
 import lowrank_unitary as lu
@@ -46,8 +47,7 @@ def test_every_form_gives_the_sketch_of_the_array(form, method, dtype):
     assert np.abs(dense(sketch) - expected).max() <= 2e3 * size * np.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("method", ["randomized", "krylov"])
-@pytest.mark.parametrize("dtype", ONE_OF_EACH)
+@on_every_backend("method,dtype", ["randomized", "krylov"], ONE_OF_EACH, jax=1)
 def test_a_pair_of_callables_is_enough(backend, method, dtype):
     left, right = factors(dtype)
     left, right = backend.array(left), backend.array(right)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from backends import on_every_backend
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import covering
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import array_namespace, to_numpy
@@ -77,7 +79,7 @@ def test_bits_are_the_same_on_every_namespace(xp, batch):
         np.testing.assert_array_equal(host.view(np.uint32), other.view(np.uint32))
 
 
-@KIND
+@on_every_backend("kind,dtype", KINDS, ["float32", "complex128", "float64", "complex64"])
 def test_values_agree_on_every_namespace_and_dtype(kind, backend, dtype):
     expected = block(40, 9, 5, kind=kind, dtype=np.result_type(dtype, np.float64), batch=(2,))
     made = block(
@@ -94,9 +96,11 @@ def test_values_agree_on_every_namespace_and_dtype(kind, backend, dtype):
     np.testing.assert_allclose(to_numpy(made), expected, rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
-@KIND
-@pytest.mark.parametrize(("dtype", "x64"), [("complex128", True), ("float32", True), ("complex64", False)])
-def test_a_traced_jax_key_gives_the_numbers_of_its_seed(kind, dtype, x64):
+@pytest.mark.parametrize(
+    ("kind", "field"), covering(KINDS, [("complex128", True), ("float32", True), ("complex64", False)])
+)
+def test_a_traced_jax_key_gives_the_numbers_of_its_seed(kind, field):
+    dtype, x64 = field
     with jax.enable_x64(x64):
         like = jax.numpy.zeros((20, 20), dtype=dtype)
 
@@ -112,8 +116,12 @@ def test_a_traced_jax_key_gives_the_numbers_of_its_seed(kind, dtype, x64):
         np.testing.assert_allclose(np.asarray(S), expected, rtol=200 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("make", [lu.random_unitary, lu.henaff_unitary, lu.cayley_unitary])
-@pytest.mark.parametrize("n", [1, 5, 6])
+@on_every_backend(
+    "make,n,dtype",
+    [lu.random_unitary, lu.henaff_unitary, lu.cayley_unitary],
+    [1, 5, 6],
+    ["float32", "complex128", "float64", "complex64"],
+)
 def test_initialisers_take_a_traced_key_and_give_the_same_on_every_namespace(make, n, backend, dtype):
     expected = make(n, dtype=np.dtype(dtype), rng=7, batch=(2,))
     made = make(n, dtype=getattr(backend.xp, dtype), rng=7, batch=(2,), xp=backend.xp, device=backend.device)
@@ -253,7 +261,7 @@ def test_a_generator_advances_once_for_every_call():
     assert rng.bit_generator.state == np.random.default_rng(1).bit_generator.state
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@on_every_backend("dtype", ["float64", "complex128"], jax=1)
 def test_the_same_seed_gives_the_same_step_on_every_namespace(backend, dtype):
     U = lu.random_unitary(12, dtype=np.dtype(dtype), rng=0)
     G = np.asarray(block(12, 12, 9, dtype=np.dtype(dtype)))
@@ -294,8 +302,7 @@ def test_on_a_device_the_numbers_are_those_of_the_host():
     )
 
 
-@KIND
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize(("kind", "dtype"), covering(KINDS, ["float32", "complex128"]))
 def test_compiled_numbers_of_jax_on_a_device_are_those_of_the_host(kind, dtype, monkeypatch):
     options = {"kind": kind, "batch": (2,), "first_row": (1 << 31) - 20, "dtype": dtype}
     expected = block(20, 9, 1 << 63 | 3, **options)

@@ -5,7 +5,9 @@ import math
 import jax
 import numpy as np
 import pytest
+from backends import on_every_backend
 from cases import ct, normal
+from profiles import of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy
@@ -41,7 +43,7 @@ def needed(s, tol):
 @pytest.mark.parametrize("spectrum", sorted(SPECTRA))
 @pytest.mark.parametrize("dtype", ["float64", "complex64"])
 def test_the_tolerance_is_met_with_few_columns_to_spare(spectrum, dtype):
-    rng, draws, missed, spare = np.random.default_rng(0), 60, 0, []
+    rng, draws, missed, spare = np.random.default_rng(0), of_profile(quick=20, thorough=60), 0, []
     for seed in range(draws):
         m, n = rng.integers(20, 60, 2)
         tol = 10.0 ** rng.uniform(-3, -0.3)
@@ -130,7 +132,7 @@ def test_masked_shapes_do_not_depend_on_values(x64):
             assert columns == np.count_nonzero(np.linalg.norm(body.right, axis=0)) < 9
 
 
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@on_every_backend("dtype", ["float32", "complex128"], jax=1)
 def test_all_namespaces_find_the_same_rank(backend, dtype):
     matrix, _ = matrix_of("fast", 30, 20, dtype, np.random.default_rng(6))
     expected = lu.svd_sketch(matrix, rtol=0.03, rng=1)

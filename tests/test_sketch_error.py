@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 from cases import ct, normal
+from profiles import of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -41,7 +42,7 @@ def within(chance, N):
 @pytest.mark.parametrize("spectrum", sorted(SPECTRA))
 @pytest.mark.parametrize("dtype", ["float64", "complex64"])
 def test_bounds_hold_with_the_stated_probability(spectrum, dtype):
-    N, exceeded = 1200, np.zeros(3)
+    N, exceeded = of_profile(quick=300, thorough=1200), np.zeros(3)
     rng = np.random.default_rng(0)
     for m, n, probes, q in [(12, 9, 10, 1), (5, 20, 4, 0), (30, 30, 3, 2)]:
         matrix, sketch, s = differences(spectrum, N, m, n, dtype, rng)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import normal
+from profiles import of_profile
 from sklearn.utils.extmath import randomized_svd
 
 import lowrank_unitary as lu
@@ -42,7 +43,7 @@ def one_thread():
 def test_no_less_accurate_than_peers_at_equal_rank_and_passes(peer):
     rng = np.random.default_rng(0)
     ratios = []
-    for _ in range(200):
+    for _ in range(of_profile(quick=50, thorough=200)):
         m, n = rng.integers(20, 150, 2)
         size = min(m, n)
         k = int(rng.integers(1, min(16, size) + 1))

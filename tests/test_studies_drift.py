@@ -139,6 +139,6 @@ def test_figures_and_tables_are_made_of_whatever_rows_there_are(tmp_path):
         rows = [{**case, **row} for case in listed for row in study.measure(case, SEED, tmp_path / "state")]
         quantity = {"drift": "defect", "sketch": "lost", "descent": "gap"}[study.name]
         for shown in (rows[:1], rows, [*rows, {**rows[-1], quantity: math.nan}]):
-            study.figure(shown).savefig(tmp_path / "figure.png")
+            study.figure(shown).savefig(tmp_path / "figure.png", dpi=40)
             header, lines = study.table(shown)
             assert all(len(line) == len(header) for line in lines)

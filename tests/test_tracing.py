@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import UPDATES, make_step, normal
+from cases import ROTATIONS, UPDATES, make_step, normal
+from profiles import covering, thorough
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lowrank_unitary as lu
@@ -97,14 +98,16 @@ def test_a_callback_would_be_found():
 
 
 # The others are compiled in the tests of their own files.
-@pytest.mark.parametrize("routine", ["unitary_transport", "heal_unitary", "unitary_transport_vjp"])
-def test_compiled_by_jax_it_gives_the_same(routine):
-    arrays = [jnp.asarray(x) for x in arguments()]
-    assert_same(jax.jit(ROUTINES[routine])(*arrays), ROUTINES[routine](*arrays))
+@pytest.mark.parametrize(
+    "routine", ["unitary_transport", thorough("heal_unitary"), thorough("unitary_transport_vjp")]
+)
+def test_compiled_by_jax_it_gives_what_numpy_gives(routine):
+    arrays = arguments()
+    compiled = jax.jit(ROUTINES[routine])(*(jnp.asarray(x) for x in arrays))
+    assert_same(compiled, ROUTINES[routine](*arrays))
 
 
-@routine
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(("routine", "dtype"), covering(ROUTINES, ["float64", "complex128"]))
 def test_torch_traces_it_with_tensors_that_hold_no_values(routine, dtype):
     arrays = [torch.asarray(x) for x in arguments(dtype)]
     traced = make_fx(lambda *x: ROUTINES[routine](*x), tracing_mode="fake")(*arrays)
@@ -138,7 +141,9 @@ def test_gradient_through_a_scan_is_that_through_a_loop(update):
         return jnp.sum(G * moved)
 
     stack = jnp.stack([a, 0 * a, -a])
-    np.testing.assert_allclose(jax.jit(jax.grad(scanned))(stack), jax.grad(looped)(stack), atol=1e-13)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(scanned))(stack), jax.jit(jax.grad(looped))(stack), atol=1e-13
+    )
 
 
 def test_a_jax_key_is_mapped_over():
@@ -158,14 +163,23 @@ def compiled(f, **options):
     return torch.compile(f, fullgraph=True, **{"backend": "aot_eager"} | options)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "updates"),
+    [
+        ("complex128", ["polar"]),
+        thorough("float32", ["polar"]),
+        thorough("complex128", ["geodesic", "polar"]),
+    ],
+)
+def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype, updates):
     step = make_step(0, 6, 2, dtype, norm=0.5)
     x = torch.asarray(normal(np.random.default_rng(1), (3, 6), dtype))
 
     def loss(c, b):
         body = lu.BodyFactors(c, b)
-        y = lu.rotate(lu.rotate(x, lu.transport_rotation(body)), lu.polar_rotation(body))
+        y = x
+        for update in updates:
+            y = lu.rotate(y, ROTATIONS[update](body))
         return torch.sum(torch.real(y[:1] * y[1:].conj()))
 
     leaves = [torch.tensor(part, requires_grad=True) for part in step.body]
@@ -174,7 +188,8 @@ def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype):
     assert_same(found, expected, 100 * step.tolerance())
 
 
-def test_torch_compiles_a_step_once_for_one_seed_and_once_for_all_others():
+@pytest.mark.parametrize("name", ["heal_unitary", thorough("unitary_step")])
+def test_torch_compiles_a_routine_once_for_one_seed_and_once_for_all_others(name):
     U, G, _, _ = (torch.asarray(x) for x in arguments())
     graphs = []
 
@@ -183,6 +198,8 @@ def test_torch_compiles_a_step_once_for_one_seed_and_once_for_all_others():
         return graph.forward
 
     def move(U, seed):
+        if name == "heal_unitary":
+            return lu.heal_unitary(U, 2, rng=seed)
         return lu.unitary_step(U, G, 0.1, rank=1, rng=seed)
 
     fast = compiled(move, backend=count)
@@ -199,13 +216,14 @@ def test_torch_compile_refuses_a_draw_that_would_be_frozen():
         compiled(lambda U: lu.heal_unitary(U, 1), backend="eager")(U)
 
 
-def test_torch_inductor_compiles_a_rotation():
+@pytest.mark.parametrize("backend", ["aot_eager", thorough("inductor")])
+def test_torch_compiles_a_rotation(backend):
     U, _, a, b = (torch.asarray(x) for x in arguments("float32"))
 
     def move(U, a, b):
         return lu.unitary_transport(U, a, b, update="cayley")
 
-    assert_same(compiled(move, backend="inductor")(U, a, b), move(U, a, b), 1e-6)
+    assert_same(compiled(move, backend=backend)(U, a, b), move(U, a, b), 1e-6)
 
 
 class Step(torch.nn.Module):
@@ -226,7 +244,7 @@ U = lu.random_unitary(16, rng=rng)
 a, b, w = rng.standard_normal((3, 16, 2)), rng.standard_normal((16, 2)), rng.standard_normal((16, 16))
 a = a[0] / np.linalg.norm(a[0] @ b.T, 2)
 single = [jnp.asarray(x, dtype="float32") for x in (U, a, b)]
-for name in ("unitary_transport", "polar_projection"):
+for name in NAMES:
     move, pull = getattr(lu, name), getattr(lu, name + "_vjp")
     expected = pull(U, a, b, w)
     loss = lambda U, a, b: jnp.sum(jnp.asarray(w, dtype="float32") * move(U, a, b))
@@ -239,7 +257,8 @@ for name in ("unitary_transport", "polar_projection"):
 """
 
 
-def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precision():
+@pytest.mark.parametrize("name", [thorough("unitary_transport"), "polar_projection"])
+def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precision(name):
     # 2e-7 to 5e-7 were seen, where the smallest singular value of I + left rightᴴ is 0.7.
-    code = SINGLE.replace("BOUND", str(32 * 2.0**-23))
+    code = SINGLE.replace("BOUND", str(32 * 2.0**-23)).replace("NAMES", repr([name]))
     subprocess.run([sys.executable, "-c", code], check=True)

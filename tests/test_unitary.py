@@ -6,6 +6,7 @@ import scipy.stats
 from cases import ct, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -163,7 +164,7 @@ def test_healing_within_a_step_contracts_the_defect_while_it_moves(update):
 
 
 def test_one_probe_a_step_stops_the_drift_of_single_precision():
-    n, steps = 64, 3000
+    n, steps = 64, of_profile(quick=1000, thorough=3000)
     defects = {}
     for heal in (0, 1):
         rng = np.random.default_rng(2)

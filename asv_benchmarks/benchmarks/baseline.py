@@ -4,7 +4,7 @@ from . import problems
 
 
 class Held:
-    params = [problems.NAMESPACES, problems.DTYPES, [1024], ["step", "step and gradient", "matrix"]]
+    params = [*problems.WEIGHED[:2], [1024], ["step", "step and gradient", "matrix"]]
     param_names = ["namespace", "dtype", "n", "problem"]
 
     def setup(self, namespace, dtype, n, problem):

@@ -4,6 +4,8 @@ Append only: a changed problem is a new one with a new name and seed, or old and
 """
 
 import contextlib
+import ctypes
+import functools
 import importlib
 import os
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ RANKS = [1, 4, 16, 64] if FULL else [1, 16]
 RATIO_DTYPES = DTYPES if FULL else ["float32"]
 RATIO_SIZES = [1024, 2048, 4096, 8192] if FULL else [1024]
 RATIO_RANKS = RANKS if FULL else [1]
-PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [128, 512]
+PUBLISHED_SIZES = [128, 512, 2048, 4096, 8192] if FULL else [512]
 DENSE_SIZES = [64, 256, 1024, 2048] if FULL else [256]
 SMALL_SIZES = [16, 64, 128] if FULL else [64]
 NAMES = ["namespace", "dtype", "n", "k"]
@@ -43,7 +45,12 @@ TIMED = [NAMESPACES, DTYPES if FULL else DTYPES[:1], SIZES, RANKS]
 # Small enough for a dense definition in extended precision.
 JUDGED = [NAMESPACES, DTYPES, [64], RANKS]
 # Large enough for an n×n array to stand out from the interpreter.
-WEIGHED = [NAMESPACES, DTYPES if FULL else DTYPES[:1], [1024, 8192] if FULL else [1024], RANKS]
+WEIGHED = [
+    NAMESPACES,
+    DTYPES if FULL else DTYPES[:1],
+    [1024, 8192] if FULL else [1024],
+    RANKS if FULL else RANKS[-1:],
+]
 
 # Rows are filled a panel at a time: a temporary of the whole matrix would hide what is measured.
 PANEL = 64
@@ -84,9 +91,21 @@ class Namespace:
         return x.get() if self.library == "cupy" else np.asarray(x)
 
 
+@functools.cache
+def has_cuda_driver() -> bool:
+    """Whether CUDA can be asked for devices at all, which takes no import of a large library."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def namespace(name: str) -> Namespace:
     """The namespace of that name; without it the benchmark is skipped, with the reason."""
     library, _, device = name.partition(":")
+    if device == "cuda" and not has_cuda_driver():
+        raise SkipNotImplemented("there is no CUDA driver")
     try:
         xp = importlib.import_module("jax.numpy" if library == "jax" else library)
     except ModuleNotFoundError as error:

@@ -64,7 +64,7 @@ class FactorStepMemory(_Factors):
 class KernelGain:
     """A whole step without the compiled kernels over one with them, in one process."""
 
-    params = (problems.DTYPES, [2048], [1, 4])
+    params = (problems.RATIO_DTYPES, [2048], [1, 4])
     param_names = ["dtype", "n", "k"]
 
     def setup(self, dtype, n, k):

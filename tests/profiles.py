@@ -1,0 +1,73 @@
+"""Two profiles of the same tests: the quick one, and all draws and all combinations with --thorough."""
+
+import importlib.metadata
+import itertools
+import os
+
+import pytest
+from hypothesis import settings
+
+# Without optimisation JAX compiles in half the time. Flags of XLA come and go, and one that it does not know
+# ends the process.
+_QUICK_XLA = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+)
+
+_thorough = False
+
+
+def of_profile(*, quick, thorough):
+    """A number of draws, steps or rows within a test."""
+    return thorough if _thorough else quick
+
+
+def thorough(*values):
+    """Values of a parameter that are run with --thorough only; written like pytest.param."""
+    return pytest.param(*values, marks=pytest.mark.thorough)
+
+
+def covering(*lists, most=None):
+    """All combinations, of which the quick profile runs few that hold every value of every list.
+
+    With ``most``, it runs no more than so many of them.
+    """
+    lists = [list(values) for values in lists]
+    # Each list goes round; the later ones move on by so many places with every round, or lists of the same
+    # length would always pair the same values.
+    places = [
+        tuple((i + j * (i // len(values))) % len(values) for j, values in enumerate(lists))
+        for i in range(max(map(len, lists)))
+    ]
+    quick = set(places[:most])
+    return [
+        (pytest.param if place in quick else thorough)(
+            *(values[i] for values, i in zip(lists, place, strict=True))
+        )
+        for place in itertools.product(*(range(len(values)) for values in lists))
+    ]
+
+
+def choose(config):
+    """Set what of a profile is no choice of cases: numbers of draws, and how JAX compiles."""
+    global _thorough
+    _thorough = config.getoption("thorough")
+    draws = {"deadline": None, "max_examples": of_profile(quick=12, thorough=60)}
+    settings.register_profile("default", **draws)
+    settings.register_profile("ci", **draws, derandomize=True)
+    settings.load_profile("ci" if os.environ.get("CI") else "default")
+    if not _thorough and importlib.metadata.version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICK_XLA]).strip()
+
+
+def deselect(config, items):
+    """Leave out the cases of the thorough profile, unless one is named on the command line."""
+    if _thorough or any("::" in argument for argument in config.args):
+        return
+    kept = [item for item in items if item.get_closest_marker("thorough") is None]
+    tests, kept_tests = ({item.nodeid.partition("[")[0] for item in some} for some in (items, kept))
+    if tests - kept_tests:
+        raise pytest.UsageError(f"tests without a case in the quick profile: {sorted(tests - kept_tests)}")
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept

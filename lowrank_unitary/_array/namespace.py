@@ -75,9 +75,9 @@ def _in_transform(torch: Any, tensors: list[Any]) -> bool:
 
 
 def is_plain(x: Array) -> bool:
-    """Whether a torch tensor is no subclass, which may hold no values: fake, or spread over devices."""
-    torch = sys.modules["torch"]
-    return type(x) in (torch.Tensor, torch.nn.Parameter)
+    """Whether a torch tensor is no subclass that may hold no values: fake, or spread over devices."""
+    torch, kind = sys.modules["torch"], type(x)
+    return kind in (torch.Tensor, torch.nn.Parameter) or getattr(kind, "holds_values", False) is True
 
 
 def is_compiling(x: Array) -> bool:

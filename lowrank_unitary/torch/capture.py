@@ -127,13 +127,13 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
             "weight must be a parameter itself, got the result of an operation, such as a part of a stack or "
             "a parametrised weight, behind which the factors would be lost: use x @ weight.mT there."
         )
-    if not is_marked(weight):
-        mark_unitary(weight)
     return _recorded(x, weight)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _recorded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if not is_marked(weight):
+        mark_unitary(weight)
     y: torch.Tensor = _UnitaryLinear.apply(x, weight)  # type: ignore[no-untyped-call]
     return y
 

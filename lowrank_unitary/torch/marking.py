@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -10,6 +10,27 @@ from .._array import validate
 
 _MARK = "_lowrank_unitary_mark"
 AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
+
+
+class UnitaryParameter(torch.nn.Parameter):
+    """A marked parameter: its type is the mark, which copies and pickles carry along."""
+
+    holds_values = True
+
+    @property
+    def __class__(self) -> type[UnitaryParameter]:
+        """Itself."""
+        return UnitaryParameter
+
+    @__class__.setter
+    def __class__(self, other: type) -> None:
+        """Nothing: torch.utils.swap_tensors exchanges types along with values."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """An ordinary parameter, to be marked again."""
+        plain = torch.nn.Parameter(self.data, self.requires_grad)
+        plain.__dict__.update(self.__dict__)
+        return mark_unitary, (plain,)
 
 
 def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
@@ -32,10 +53,14 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
     Notes
     -----
-    The mark is an attribute of the tensor object. It stays where the object stays: through ``module.to(…)``,
-    ``load_state_dict``, moves by the optimisers, and when a whole module is pickled. It is lost where torch
-    makes a new object: ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``. A parameter group with
-    ``unitary=True`` depends on no mark.
+    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter`` that differs in nothing else.
+    It stays through ``module.to(…)``, ``load_state_dict``, moves by the optimisers, ``copy.deepcopy``,
+    pickles and other processes. It is lost where torch puts an unrelated parameter in its place:
+    ``to_empty`` of a module on the meta device and ``load_state_dict(…, assign=True)``. A parameter group
+    with ``unitary=True`` depends on no mark.
+
+    ``torch.nn.Parameter`` refuses a marked parameter as its argument, as it refuses all subclasses: give it
+    ``parameter.detach()``.
 
     Examples
     --------
@@ -46,7 +71,10 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     True
     """
     check_square("parameter", parameter)
-    setattr(parameter, _MARK, True)
+    if type(parameter) is torch.nn.Parameter:
+        parameter.__class__ = UnitaryParameter  # type: ignore[assignment]
+    elif not is_marked(parameter):
+        setattr(parameter, _MARK, True)
     return parameter
 
 
@@ -68,7 +96,7 @@ def is_marked(parameter: torch.Tensor, /) -> bool:
     >>> lut.is_marked(torch.nn.Parameter(torch.eye(3)))
     False
     """
-    return getattr(parameter, _MARK, False)
+    return type(parameter) is UnitaryParameter or getattr(parameter, _MARK, False)
 
 
 def check_square(name: str, parameter: torch.Tensor) -> None:
@@ -77,3 +105,7 @@ def check_square(name: str, parameter: torch.Tensor) -> None:
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
     validate.namespace_of(**{name: parameter})
     validate.square(name, parameter)
+
+
+# What rebuilds a pickled parameter, for files that are read with weights_only=True.
+torch.serialization.add_safe_globals([mark_unitary])

@@ -76,7 +76,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        positions, rest = itertools.count(), []
+        positions, rest, any_unitary = itertools.count(), [], False
         stacks: dict[Any, list[tuple[int, torch.Tensor, Gradient]]]
         for group in self.param_groups:
             others, stacks = [], {}
@@ -85,11 +85,13 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                 if not (group["unitary"] or is_marked(parameter)):
                     if "steps" in self.state.get(parameter, {}):
                         raise RuntimeError(
-                            "a parameter that was moved as a unitary one has lost its mark, as a deepcopy "
-                            "does: call mark_unitary on it, or use a group with unitary=True."
+                            "a parameter that was moved as a unitary one has no mark: call mark_unitary on "
+                            "it, or use a group with unitary=True."
                         )
                     others.append(parameter)
-                elif (gradient := _gradient(parameter)) is not None:
+                    continue
+                any_unitary = True
+                if (gradient := _gradient(parameter)) is not None:
                     kind = (
                         position if parameter.numel() > _STACKED else parameter.shape,
                         parameter.dtype,
@@ -101,6 +103,12 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             rest.append({**group, "params": others})
             for stack in stacks.values():
                 self._move_together(group, *zip(*stack, strict=True))
+        if not any_unitary:
+            raise RuntimeError(
+                f"{type(self).__name__} must have a unitary parameter, and none is marked and no group has "
+                f"unitary=True: call mark_unitary on those that are (again after to_empty, and after "
+                f"load_state_dict with assign=True), or use torch.optim.{self.ordinary.__name__}."
+            )
         if any(group["params"] for group in rest):
             # The same state and the same groups, without those that are unitary.
             inner = self.ordinary(rest)  # type: ignore[call-arg]

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import lowrank_unitary as lu
 import lowrank_unitary.torch as lut
@@ -421,3 +422,56 @@ def test_probes_remove_a_defect_and_without_them_it_stays(heal):
     # As many probes as n leave the square of the defect.
     remaining = lu.unitarity_defect(U.detach()) / lu.unitarity_defect(before)
     assert remaining == 1 if heal == 0 else remaining < 1e-3
+
+
+def swapped_states(_, saved):
+    saved["state"] = {0: saved["state"][1], 1: saved["state"][0]}
+
+
+def without_momentum(_, saved):
+    return {**saved, "state": {i: {**x, "left": 0 * x["left"]} for i, x in saved["state"].items()}}
+
+
+@pytest.mark.parametrize("hook", [swapped_states, without_momentum])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_hooks_before_and_after_a_state_is_loaded_have_the_last_word(hook, dtype):
+    parameters = [torch.nn.Parameter(start(4, torch.float32, seed).data.to(dtype)) for seed in range(2)]
+    trained = lut.UnitarySGD(parameters, lr=0.1, momentum=0.9, unitary=True)
+    for index, parameter in enumerate(parameters):
+        parameter.grad = (1 + index) * torch.ones_like(parameter).cumsum(0)
+    trained.step()
+    saved = copy.deepcopy(trained.state_dict())
+    changed = copy.deepcopy(saved)
+    changed = hook(None, changed) or changed
+    trained.register_load_state_dict_pre_hook(hook)
+    found = []
+    trained.register_load_state_dict_post_hook(lambda x: found.append(x.state[parameters[0]]["left"].dtype))
+    for _ in range(2):
+        trained.load_state_dict(copy.deepcopy(saved))
+        for index, parameter in enumerate(parameters):
+            for key, value in changed["state"][index].items():
+                loaded = trained.state[parameter][key]
+                assert loaded == value if isinstance(value, int) else torch.equal(loaded, value)
+    assert found == 2 * [torch.float32 if dtype == torch.bfloat16 else dtype]
+    assert not torch.equal(changed["state"][0]["left"], saved["state"][0]["left"])
+
+
+def test_hooks_of_all_optimisers_run_once_a_step(optimiser):
+    model = Mixed()
+    descent, called = optimiser(model.parameters(), lr=0.1), []
+    hooks = [
+        register(lambda moved, *_, name=register.__name__: called.append((name, moved)))
+        for register in (
+            register_optimizer_step_pre_hook,
+            register_optimizer_step_post_hook,
+        )
+    ]
+    try:
+        descend(descent, list(model.parameters()), 2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert called == 2 * [
+        ("register_optimizer_step_pre_hook", descent),
+        ("register_optimizer_step_post_hook", descent),
+    ]

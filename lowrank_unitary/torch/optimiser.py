@@ -113,7 +113,9 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             # The same state and the same groups, without those that are unitary.
             inner = self.ordinary(rest)  # type: ignore[call-arg]
             inner.state = self.state
-            inner.step()
+            # Without the hooks of all optimisers, which run around this step already.
+            move = self.ordinary.step
+            getattr(move, "__wrapped__", move)(inner)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -136,12 +138,25 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         ----------
         state_dict : dict
         """
-        super().load_state_dict(state_dict)
+        given: State = {}
+        # After all hooks that change the dict, and before all that read the result.
+        hooks = (
+            self.register_load_state_dict_pre_hook(lambda _, state_dict: given.update(state_dict)),
+            self.register_load_state_dict_post_hook(lambda _: self._as_given(given), prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _as_given(self, state_dict: dict[str, Any]) -> None:
+        """What torch changes as it loads a state."""
         # Groups that another optimiser has saved know nothing of some options.
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
-        # torch casts what belongs to a parameter to its dtype; beside half precision, factors are in single.
+        # torch casts what belongs to a parameter to its dtype; next to half precision, factors are in single.
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, parameter in zip(saved["params"], group["params"], strict=True):
                 for key in ("left", "right", "second"):

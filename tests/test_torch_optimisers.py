@@ -475,3 +475,22 @@ def test_hooks_of_all_optimisers_run_once_a_step(optimiser):
         ("register_optimizer_step_pre_hook", descent),
         ("register_optimizer_step_post_hook", descent),
     ]
+
+
+def test_a_compiled_step_is_the_step_itself_and_counts_on(optimiser):
+    parameters = [start(6), start(6)]
+    twins = copy.deepcopy(parameters)
+    one, other = (optimiser(x, lr=0.1, unitary=True) for x in (parameters, twins))
+    torch._dynamo.reset()
+    move = torch.compile(one.step, backend="eager")
+    for step in range(3):
+        for parameter, twin in zip(parameters, twins, strict=True):
+            parameter.grad = torch.randn(
+                6, 6, dtype=twin.dtype, generator=torch.Generator().manual_seed(step)
+            )
+            twin.grad = parameter.grad.clone()
+        move()
+        other.step()
+    for parameter, twin in zip(parameters, twins, strict=True):
+        assert torch.equal(parameter, twin)
+        assert one.state[parameter]["steps"] == 3

@@ -59,6 +59,8 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                 if group["heal"] > n:
                     raise ValueError(f"heal must be between 0 and n = {n}, got {group['heal']}.")
 
+    # As it is also under torch.compile, which would record the count of steps and the random numbers with it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters that have a gradient.

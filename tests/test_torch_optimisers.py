@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 
 import numpy as np
 import pytest
@@ -320,7 +321,7 @@ def test_sparse_gradients_are_refused(optimiser):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"lr": -1.0}, "learning rate"),
+        ({"lr": -1.0}, "lr"),
         ({"rank": 5}, "rank"),
         ({"rank": 0}, "rank"),
         ({"heal": -1}, "heal"),
@@ -494,3 +495,71 @@ def test_a_compiled_step_is_the_step_itself_and_counts_on(optimiser):
     for parameter, twin in zip(parameters, twins, strict=True):
         assert torch.equal(parameter, twin)
         assert one.state[parameter]["steps"] == 3
+
+
+NUMBERS = {
+    lut.UnitarySGD: ("lr", "momentum", "weight_decay"),
+    lut.UnitaryAdam: ("lr", "betas", "eps", "weight_decay"),
+}
+WRONG_NUMBERS = [
+    *((x, ValueError) for x in (math.nan, math.inf, -0.1, torch.tensor(math.nan), torch.zeros(2))),
+    *((x, TypeError) for x in (None, "0.1", 0.1j, True, [0.1], {}, np.zeros(1), torch.tensor(0.1j))),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in NUMBERS.items() for name in names]
+)
+@pytest.mark.parametrize(("value", "error"), WRONG_NUMBERS, ids=str)
+@pytest.mark.parametrize("unitary", [False, True])
+def test_numbers_that_are_none_are_refused_by_name(kind, name, value, error, unitary):
+    values = [(value, 0.9), (0.9, value)] if name == "betas" else [value]
+    for wrong in values:
+        with pytest.raises(error, match=rf"^{name}"):
+            kind([start(4)], unitary=unitary, **{name: wrong})
+
+
+@pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 0.9, 0.9), None, "ab", torch.zeros(2)])
+def test_betas_are_a_pair(betas):
+    with pytest.raises((TypeError, ValueError), match=r"^betas"):
+        lut.UnitaryAdam([start(4)], betas=betas)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("name", ["maximize", "unitary", "nesterov"])
+@pytest.mark.parametrize("value", ["x", 1, None, 0.0])
+def test_flags_are_true_or_false(kind, name, value):
+    if name in kind([start(4)]).defaults:
+        with pytest.raises(TypeError, match=f"^{name} must be True or False"):
+            kind([start(4)], **{name: value})
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("name", ["rank", "heal", "seed"])
+@pytest.mark.parametrize("value", ["x", 1.0, None, True, -1])
+@pytest.mark.parametrize("unitary", [False, True])
+def test_counts_are_whole_numbers(kind, name, value, unitary):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+        kind([start(4)], unitary=unitary, **{name: value})
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.25), torch.tensor([0.25]), torch.tensor([[0.25]]), 1])
+def test_rates_of_other_types_are_taken_as_numbers(optimiser, rate):
+    model, twin = Mixed(), Mixed()
+    descend(optimiser(model.parameters(), lr=rate), list(model.parameters()), 2)
+    descend(optimiser(twin.parameters(), lr=float(rate)), list(twin.parameters()), 2)
+    # A rate that is a tensor is one in single precision.
+    bound = tolerance(XP, torch.float32, 6)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=0, atol=bound)
+
+
+def test_a_seed_may_be_as_long_as_one_likes():
+    moved = []
+    for seed in (2**70, 2**70, 2**70 + 1):
+        U = start(20)
+        U.grad = torch.randn(20, 20, dtype=U.dtype, generator=torch.Generator().manual_seed(0))
+        lut.UnitarySGD([U], lr=0.1, seed=seed, unitary=True).step()
+        moved.append(U.detach())
+    assert torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[0], moved[2])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .._array import validate
-from .optimiser import Gradient, State, UnitaryOptimiser, averaged
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_number
 
 
 class UnitaryAdam(UnitaryOptimiser):
@@ -98,6 +98,11 @@ class UnitaryAdam(UnitaryOptimiser):
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         super().check(group)
+        if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
+            raise TypeError(f"betas must be a pair of numbers, got {group['betas']!r}.")
+        for i, beta in enumerate(group["betas"]):
+            check_number(f"betas[{i}]", beta, bound=1)
+        check_number("eps", group["eps"])
         validate.choice("scaling", group["scaling"], ("scalar", "rows"))
         options = ("lr", "betas", "eps", "weight_decay")
         torch.optim.Adam([torch.zeros(1)], **{key: group[key] for key in options})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._array import validate
@@ -47,8 +50,12 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
+        for name in ("lr", "weight_decay"):
+            check_number(name, group[name])
+        for name in ("maximize", "unitary"):
+            check_flag(name, group[name])
         validate.choice("update", group["update"], UPDATES)
-        for name in ("heal", "seed"):
+        for name in ("rank", "heal", "seed"):
             validate.count(name, group[name])
         for parameter in group["params"]:
             if group["unitary"]:
@@ -190,12 +197,14 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         if isinstance(gradient, BodyFactors):
             # As many products as the n×n gradient would have.
             gradient = compress_tangent(gradient, group["rank"], power_iterations=0, rng=rng)
+        # torch takes rates of shape (1,) too.
+        rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
         gradient, after = self.direction(group, unitary, gradient, before, rng)
         after["steps"] = steps + 1
         moved = unitary_step(
             unitary,
             gradient,
-            -group["lr"] if group["maximize"] else group["lr"],
+            -rate if group["maximize"] else rate,
             rank=group["rank"],
             update=group["update"],
             heal=group["heal"],
@@ -214,6 +223,26 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     ) -> tuple[Gradient, State]:
         """What to move against, and what to keep for the next step."""
         raise NotImplementedError
+
+
+def check_number(name: str, value: Any, bound: float = math.inf) -> None:
+    """Raise unless an option is a number from 0 to below a bound; one on a device is not read."""
+    given = value
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}.")
+        value = value.item() if value.device.type == "cpu" else value.new_zeros((), device="cpu").item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {given!r} of type {type(given).__name__}.")
+    if not 0 <= value < bound:
+        most = "finite" if bound == math.inf else f"less than {bound:g}"
+        raise ValueError(f"{name} must be at least 0 and {most}, got {given}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless an option is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r} of type {type(value).__name__}.")
 
 
 def _gradient(parameter: torch.Tensor) -> Gradient | None:

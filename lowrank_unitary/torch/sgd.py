@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .optimiser import Gradient, State, UnitaryOptimiser, averaged
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_flag, check_number
 
 
 class UnitarySGD(UnitaryOptimiser):
@@ -110,6 +110,8 @@ class UnitarySGD(UnitaryOptimiser):
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         super().check(group)
+        check_number("momentum", group["momentum"], bound=1)
+        check_flag("nesterov", group["nesterov"])
         options = ("lr", "momentum", "nesterov", "weight_decay")
         torch.optim.SGD([torch.zeros(1)], **{key: group[key] for key in options})
 

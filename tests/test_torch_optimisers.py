@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint.state_dict as checkpoint
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import lowrank_unitary as lu
 import lowrank_unitary.torch as lut
 from lowrank_unitary._array import array_namespace, tolerance
 from lowrank_unitary.testing import assert_unitary
+from lowrank_unitary.torch import optimiser as optimiser_module
 
 XP = array_namespace(torch.zeros(1))
 FIELDS = (torch.float64, torch.complex128)
@@ -563,3 +565,62 @@ def test_a_seed_may_be_as_long_as_one_likes():
         moved.append(U.detach())
     assert torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0, torch.tensor(0.0), torch.tensor([0.0])], ids=repr)
+@pytest.mark.parametrize("zero", [True, False])
+def test_at_a_rate_of_zero_nothing_moves_and_no_step_is_counted(optimiser, rate, zero):
+    U, others = start(6), [start(4), start(4)]
+    before = copy.deepcopy([U, *others])
+    twins = copy.deepcopy([U, *others])
+    descent, untouched = (optimiser(x, lr=0.1, unitary=True) for x in ([U, *others], twins))
+    descent.param_groups[0]["lr"] = rate
+    for parameter in (U, *others):
+        parameter.grad = torch.zeros_like(parameter) if zero else torch.ones_like(parameter).cumsum(0)
+    descent.step()
+    for parameter, expected in zip((U, *others), before, strict=True):
+        assert torch.equal(parameter, expected)
+        assert descent.state[parameter]["steps"] == 0
+    descent.param_groups[0]["lr"] = 0.1
+    for x, y in ((descent, [U, *others]), (untouched, twins)):
+        descend(x, y, 2)
+    for parameter, expected in zip((U, *others), twins, strict=True):
+        assert torch.equal(parameter, expected)
+        assert descent.state[parameter].keys() == untouched.state[expected].keys()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rate_that_is_not_read_moves_as_the_same_number(monkeypatch, rate, count):
+    # As on a GPU, where reading it would mean to wait.
+    parameters = [start(5, seed=seed) for seed in range(count)]
+    expected = copy.deepcopy(parameters)
+    descend(lut.UnitarySGD(expected, lr=rate, unitary=True), expected, 1)
+    monkeypatch.setattr(optimiser_module, "is_readable", lambda rate: not isinstance(rate, torch.Tensor))
+    places = [parameter.data_ptr() for parameter in parameters]
+    scale = torch.tensor(rate, dtype=torch.float64)
+    descend(lut.UnitarySGD(parameters, lr=scale, unitary=True), parameters, 1)
+    assert places == [parameter.data_ptr() for parameter in parameters]
+    for parameter, value in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, value, rtol=0, atol=0 if rate == 0 else 1e-15)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_reading_a_state_for_a_checkpoint_changes_nothing(optimiser):
+    model = Mixed()
+    descent, before = optimiser(model.parameters(), lr=0.1), copy.deepcopy(model)
+    state = checkpoint.get_optimizer_state_dict(model, descent)
+    for parameter, expected in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+    assert descent.state[model.unitary]["steps"] == 0
+    descend(descent, list(model.parameters()), 2)
+    state = copy.deepcopy(checkpoint.get_optimizer_state_dict(model, descent))
+    again = copy.deepcopy(model)
+    continued = optimiser(again.parameters(), lr=0.1)
+    # SGD without momentum keeps nothing of ordinary parameters.
+    options = checkpoint.StateDictOptions(strict=False)
+    checkpoint.set_optimizer_state_dict(again, continued, state, options=options)
+    for x, y in ((descent, model), (continued, again)):
+        descend(x, list(y.parameters()), 2, first=2)
+    for parameter, expected in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(parameter, expected)

@@ -200,17 +200,25 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         # torch takes rates of shape (1,) too.
         rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
         gradient, after = self.direction(group, unitary, gradient, before, rng)
-        after["steps"] = steps + 1
-        moved = unitary_step(
-            unitary,
-            gradient,
-            -rate if group["maximize"] else rate,
-            rank=group["rank"],
-            update=group["update"],
-            heal=group["heal"],
-            rng=rng,
-            overwrite_unitary=True,
-        )
+        if is_zero(rate):
+            # No step: what there is stays, healing and averages included, and what there is not begins.
+            after = before or {key: torch.zeros_like(x) for key, x in after.items()} | {"steps": 0}
+            moved = unitary
+        else:
+            after["steps"] = steps + 1
+            moved = unitary_step(
+                unitary,
+                gradient,
+                -rate if group["maximize"] else rate,
+                rank=group["rank"],
+                update=group["update"],
+                heal=group["heal"],
+                rng=rng,
+                overwrite_unitary=is_readable(rate),
+            )
+        if not is_readable(rate):
+            # Chosen where the rate is, without waiting for it.
+            moved = unitary.copy_(torch.where(rate == 0, unitary, moved))
         for i, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
             if not alone:
                 parameter.copy_(moved[i])
@@ -225,16 +233,26 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         raise NotImplementedError
 
 
+def is_readable(rate: float | torch.Tensor) -> bool:
+    """Whether a number can be had without waiting for a device."""
+    return not isinstance(rate, torch.Tensor) or rate.device.type == "cpu"
+
+
+def is_zero(rate: float | torch.Tensor) -> bool:
+    """Whether a number is known to be zero."""
+    return is_readable(rate) and bool(rate == 0)
+
+
 def check_number(name: str, value: Any, bound: float = math.inf) -> None:
     """Raise unless an option is a number from 0 to below a bound; one on a device is not read."""
     given = value
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}.")
-        value = value.item() if value.device.type == "cpu" else value.new_zeros((), device="cpu").item()
+        value = value.item() if is_readable(value) else value.new_zeros((), device="cpu").item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {given!r} of type {type(given).__name__}.")
-    if not 0 <= value < bound:
+    if not 0 <= float(value) < bound:
         most = "finite" if bound == math.inf else f"less than {bound:g}"
         raise ValueError(f"{name} must be at least 0 and {most}, got {given}.")
 

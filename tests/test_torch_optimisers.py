@@ -624,3 +624,71 @@ def test_reading_a_state_for_a_checkpoint_changes_nothing(optimiser):
         descend(x, list(y.parameters()), 2, first=2)
     for parameter, expected in zip(again.parameters(), model.parameters(), strict=True):
         assert torch.equal(parameter, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, *FIELDS], ids=str)
+@pytest.mark.parametrize("n", [2, 40])
+@pytest.mark.parametrize("optimiser", [lut.UnitarySGD, lut.UnitaryAdam])
+def test_what_is_not_unitary_is_refused_unless_that_is_accepted(optimiser, dtype, n):
+    generator = torch.Generator().manual_seed(n)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    normal = torch.randn(n, n, dtype=wide, generator=generator)
+    for values in (
+        normal,
+        normal / math.sqrt(n),
+        torch.nn.Linear(n, n).weight.data,
+        0 * normal,
+        math.nan * normal,
+    ):
+        W = torch.nn.Parameter(values.to(dtype))
+        V = torch.nn.Parameter(torch.eye(n, dtype=dtype))
+        before, descent = W.detach().clone(), optimiser([V, W], lr=0.1, unitary=True)
+        V.grad = W.grad = torch.ones_like(W)
+        with pytest.raises(ValueError, match="reunitarize"):
+            descent.step()
+        with pytest.raises(ValueError, match="reunitarize"):
+            descent.step()
+        torch.testing.assert_close(W.detach(), before, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(V, torch.eye(n, dtype=dtype))
+        accepting = optimiser([{"params": [V]}, {"params": [W], "check": False}], lr=0.1, unitary=True)
+        accepting.step()
+        if not values.isnan().any():
+            W.data = lu.reunitarize(normal).to(dtype)
+            optimiser([W], lr=0.1, unitary=True).step()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heal", "steps"),
+    [(torch.float32, 0, 300), (torch.complex64, 1, 300), (torch.bfloat16, 1, 300), (torch.float16, 0, 300)],
+    ids=str,
+)
+def test_what_training_has_left_is_unitary_enough_for_another_optimiser(dtype, heal, steps):
+    n = 32
+    exact = torch.complex64 if dtype.is_complex else torch.float32
+    U = torch.nn.Parameter(lu.random_unitary(n, rng=0, xp=torch, dtype=exact).to(dtype))
+    descend(lut.UnitarySGD([U], lr=0.01, heal=heal, unitary=True), [U], steps)
+    for wide in (dtype, torch.complex128 if dtype.is_complex else exact):
+        V = torch.nn.Parameter(U.detach().to(wide))
+        if wide == dtype or dtype not in (torch.float16, torch.bfloat16):
+            descend(lut.UnitarySGD([V], lr=0.01, unitary=True), [V], 1)
+
+
+def test_a_parameter_is_checked_once_and_again_after_a_state_was_loaded(monkeypatch):
+    checked = []
+    monkeypatch.setattr(optimiser_module, "check_unitary", lambda parameter, rng: checked.append(parameter))
+    U, V = start(4), start(4)
+    descent = lut.UnitarySGD([U, V], lr=0.1, unitary=True)
+    U.grad = torch.ones_like(U)
+    descent.step()
+    descent.step()
+    assert len(checked) == 1
+    V.grad = torch.ones_like(V)
+    descent.step()
+    assert [id(x) for x in checked] == [id(U), id(V)]
+    descent.load_state_dict(copy.deepcopy(descent.state_dict()))
+    descent.step()
+    assert len(checked) == 4
+    V.grad = None
+    U, descent = copy.deepcopy((U, descent))
+    descent.step()
+    assert len(checked) == 4

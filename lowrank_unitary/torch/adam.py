@@ -34,13 +34,14 @@ class UnitaryAdam(UnitaryOptimiser):
     scaling : {"scalar", "rows"}
         What the direction of a unitary parameter is divided by: one root mean square for the whole matrix, or
         √(r_i r_j) of its rows for entry (i, j).
-    weight_decay, maximize, update, heal, seed, unitary
+    weight_decay, maximize, update, heal, seed, unitary, check
         As in :class:`UnitarySGD`.
 
     Raises
     ------
     TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square.
+        For options outside the stated ranges, and unitary parameters that are not square; in a first step for
+        those that are not unitary.
 
     Notes
     -----
@@ -77,6 +78,7 @@ class UnitaryAdam(UnitaryOptimiser):
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
+        check: bool = True,
     ) -> None:
         super().__init__(
             params,
@@ -92,6 +94,7 @@ class UnitaryAdam(UnitaryOptimiser):
                 "heal": heal,
                 "seed": seed,
                 "unitary": unitary,
+                "check": check,
             },
         )
 

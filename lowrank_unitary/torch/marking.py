@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import torch
 
 from .._array import validate
+from ..unitary.defect import unitarity_defect
 
 _MARK = "_lowrank_unitary_mark"
 AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
@@ -39,7 +41,8 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary (complex) or orthogonal (real), or a stack of such matrices. Its values are not looked at.
+        Unitary (complex) or orthogonal (real), or a stack of such matrices. An optimiser checks it at its
+        first step.
 
     Returns
     -------
@@ -105,6 +108,28 @@ def check_square(name: str, parameter: torch.Tensor) -> None:
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
     validate.namespace_of(**{name: parameter})
     validate.square(name, parameter)
+
+
+def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
+    """Raise unless a parameter is unitary as far as training leaves it so, by a few random probes."""
+    values = parameter.detach()
+    if type(values) is not torch.Tensor or values.device.type == "meta":
+        return
+    if values.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return
+    # Rounding adds up to 0.3 eps √(n s) in s steps. That of 10⁸ steps passes, with the eps of float32
+    # at least: a matrix in double may come from one in single. Random matrices with entries of variance 1/n,
+    # whose defect is √n, do not pass in half precision either.
+    rounding = max(torch.finfo(values.dtype).eps, torch.finfo(torch.float32).eps)
+    limit = min(0.3 * rounding * 1e4, 0.3) * math.sqrt(values.shape[-1])
+    defect = unitarity_defect(values, probes=4, rng=rng)
+    # NaN does not pass.
+    if not bool((defect <= limit).all()):
+        raise ValueError(
+            f"a unitary parameter must be unitary, and one of shape {tuple(values.shape)} has a defect "
+            f"‖UᴴU − I‖ of about {float(defect.max()):.2g}, where rounding explains {limit:.2g}: begin with "
+            f"lowrank_unitary.reunitarize(U), or pass check=False to move it all the same."
+        )
 
 
 # What rebuilds a pickled parameter, for files that are read with weights_only=True.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..tangent.momentum import MomentumState, momentum_step
 from ..tangent.sketch import compress_tangent, tangent_sketch
 from ..types import BodyFactors
 from .capture import captured_factors, clear
-from .marking import check_square, is_marked
+from .marking import check_square, check_unitary, is_marked
 
 Gradient = torch.Tensor | BodyFactors
 State = dict[str, Any]
@@ -33,6 +33,15 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     # The rule for all other parameters.
     ordinary: type[torch.optim.Optimizer]
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        self._found_unitary: set[torch.Tensor] = set()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What has been loaded or copied is checked anew."""
+        super().__setstate__(state)
+        self._found_unitary = set()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as ``torch.optim.Optimizer.add_param_group`` does.
@@ -52,7 +61,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         """Raise for options that a group cannot have."""
         for name in ("lr", "weight_decay"):
             check_number(name, group[name])
-        for name in ("maximize", "unitary"):
+        for name in ("maximize", "unitary", "check"):
             check_flag(name, group[name])
         validate.choice("update", group["update"], UPDATES)
         for name in ("rank", "heal", "seed"):
@@ -101,6 +110,9 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                     continue
                 any_unitary = True
                 if (gradient := _gradient(parameter)) is not None:
+                    if parameter not in self._found_unitary and group["check"] and not is_zero(group["lr"]):
+                        check_unitary(parameter, [group["seed"], position])
+                        self._found_unitary.add(parameter)
                     kind = (
                         position if parameter.numel() > _STACKED else parameter.shape,
                         parameter.dtype,

@@ -43,11 +43,15 @@ class UnitarySGD(UnitaryOptimiser):
         of the number of steps taken; there is no other random state.
     unitary : bool
         Whether all parameters are unitary that are in no group that says otherwise.
+    check : bool
+        Whether the first step of each unitary parameter raises an error if four random probes find it far
+        from unitary: by more than rounding explains, at O(n²).
 
     Raises
     ------
     TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square.
+        For options outside the stated ranges, and unitary parameters that are not square; in a first step for
+        those that are not unitary.
 
     Notes
     -----
@@ -90,6 +94,7 @@ class UnitarySGD(UnitaryOptimiser):
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
+        check: bool = True,
     ) -> None:
         super().__init__(
             params,
@@ -104,6 +109,7 @@ class UnitarySGD(UnitaryOptimiser):
                 "heal": heal,
                 "seed": seed,
                 "unitary": unitary,
+                "check": check,
             },
         )
 

@@ -146,13 +146,13 @@ def test_adam_moves_along_the_direction_of_the_momentum_step(dtype):
     U = start(n, dtype)
     plain = U.detach().clone()
     state = lu.MomentumState.start(plain, k, scaling="rows")
-    descent = lut.UnitaryAdam([U], lr, (0.8, 0.95), rank=k, scaling="rows", unitary=True, heal=0)
+    descent = lut.UnitaryAdam([U], lr, (0.8, 0.95), 1e-3, rank=k, scaling="rows", unitary=True, heal=0)
     for step in range(4):
         G = torch.randn(n, n, dtype=dtype, generator=torch.Generator().manual_seed(step))
         U.grad = G
         descent.step()
         body = lu.tangent_sketch(plain, G, k, rng=[0, 0, step])
-        along, state = lu.momentum_step(body, state, decay=0.8, second_decay=0.95)
+        along, state = lu.momentum_step(body, state, decay=0.8, second_decay=0.95, eps=1e-3)
         plain = lu.rotate(plain, lu.transport_rotation(lu.BodyFactors(-lr * along.left, along.right)))
     assert torch.linalg.norm(U.detach() - plain) < 4 * tolerance(XP, dtype, n, k)
 
@@ -692,3 +692,26 @@ def test_a_parameter_is_checked_once_and_again_after_a_state_was_loaded(monkeypa
     U, descent = copy.deepcopy((U, descent))
     descent.step()
     assert len(checked) == 4
+
+
+@pytest.mark.parametrize("scaling", ["scalar", "rows"])
+@pytest.mark.parametrize("size", [1e-17, 1e-8, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, *FIELDS], ids=str)
+def test_adam_is_damped_by_eps_as_that_of_torch(scaling, size, dtype):
+    n, lr = 6, 0.01
+    U, W = (torch.nn.Parameter(torch.eye(n, dtype=dtype)) for _ in range(2))
+    # A skew matrix is its own tangent part, and every row of this one has one root mean square.
+    skew = torch.roll(torch.eye(n, dtype=dtype), 1, 0)
+    skew = size * (skew - skew.mT)
+    U.grad, W.grad = skew, skew
+    lut.UnitaryAdam([U], lr, rank=n, scaling=scaling, heal=0, unitary=True).step()
+    rms = float(torch.linalg.norm(skew)) / n
+    # The exponential of torch is exact to 4e-11 only.
+    angles, vectors = torch.linalg.eigh(1j * lr * skew / (rms + 1e-8))
+    expected = (vectors * torch.exp(1j * angles)) @ vectors.mH
+    bound = tolerance(XP, dtype, n)
+    assert torch.linalg.norm(U.detach() - expected) < bound
+    if size == 1e-17:
+        torch.optim.Adam([W], lr).step()
+        for moved in (U, W):
+            assert torch.linalg.norm(moved.detach() - torch.eye(n)) < 1e-8

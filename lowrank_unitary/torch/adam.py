@@ -28,7 +28,8 @@ class UnitaryAdam(UnitaryOptimiser):
         Decay of the averages of the gradient and of its squares. ``(0.0, 0.99)`` is RMSprop with torch's
         decay, but for the bias correction of the first steps.
     eps : float
-        For ordinary parameters. Nothing is added for unitary ones: a zero gradient gives a zero direction.
+        Added to the root mean squares that a direction is divided by. For a unitary parameter they are those
+        of the entries of the tangent part of the gradient.
     rank : int
         k, the number of columns that a step of a unitary parameter has, and its momentum.
     scaling : {"scalar", "rows"}
@@ -117,5 +118,5 @@ class UnitaryAdam(UnitaryOptimiser):
         decay, second_decay = group["betas"]
         return averaged(
             group, unitary, gradient, state, rng,
-            scaling=group["scaling"], decay=decay, second_decay=second_decay,
+            scaling=group["scaling"], decay=decay, second_decay=second_decay, eps=group["eps"],
         )  # fmt: skip

@@ -62,6 +62,19 @@ def is_traced(*arrays: Array) -> bool:
     return any((x.requires_grad and torch.is_grad_enabled()) or dual(x).tangent is not None for x in tensors)
 
 
+def is_recorded_by_torch(*arrays: Array) -> bool:
+    """Whether torch records what is done to plain tensors, for gradients and for nothing else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not all(isinstance(x, torch.Tensor) and is_plain(x) for x in arrays):
+        return False
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in arrays):
+        return False
+    if torch.compiler.is_compiling() or _in_transform(torch, list(arrays)):
+        return False
+    dual = torch.autograd.forward_ad.unpack_dual
+    return all(dual(x).tangent is None for x in arrays)
+
+
 def _in_transform(torch: Any, tensors: list[Any]) -> bool:
     """Whether torch.func is at work, for which torch has no public test.
 

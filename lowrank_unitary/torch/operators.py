@@ -1,7 +1,7 @@
 """Whole steps as operators of torch, opaque to what records, compiles and maps: the kernels run inside.
 
-Autograd and torch.compile read the functions of the package line by line, as matrix products. An operator is
-one line to them, with a derivative given by hand.
+Autograd, torch.compile and torch.func read the functions of the package line by line, as matrix products. An
+operator is one line to them, with a derivative given by hand.
 """
 
 from __future__ import annotations

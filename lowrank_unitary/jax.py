@@ -6,6 +6,7 @@ gradient of jax.grad ─conjugate→ direction of steepest ascent ─sketch→ b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def unitary_adam(
     *,
     b1: float = 0.9,
     b2: float = 0.999,
+    eps: float = 1e-8,
     rank: int = 1,
     scaling: str = "scalar",
     nesterov: bool = False,
@@ -142,7 +144,7 @@ def unitary_adam(
     learning_rate, rank, update, heal, seed : as for :func:`unitary_sgd`
     b1, b2 : float
         The decays of the average tangent and of its mean squares, from 0 to less than 1.
-    scaling, nesterov : as for :func:`~lowrank_unitary.momentum_step`
+    scaling, nesterov, eps : as for :func:`~lowrank_unitary.momentum_step`
 
     Notes
     -----
@@ -170,11 +172,14 @@ def unitary_adam(
     """
     _fraction("b1", b1)
     _fraction("b2", b2)
+    _known("eps", eps)
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be at least 0 and finite, got {eps}.")
     validate.choice("scaling", scaling, ("scalar", "rows"))
 
     def direction(U: Array, G: Any, carried: Any, key: RNG) -> tuple[Any, Any]:
         body = _body_factors(U, G, rank, key)
-        return momentum_step(body, carried, decay=b1, second_decay=b2, nesterov=nesterov)
+        return momentum_step(body, carried, decay=b1, second_decay=b2, nesterov=nesterov, eps=eps)
 
     return _optimiser(learning_rate, direction, rank, update, heal, seed, scaling)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
 
-from ._array import Array, Namespace, astype, core_dtype, thin_dtype, validate
+from ._array import Array, Namespace, astype, core_dtype, is_recorded_by_torch, thin_dtype, validate
 from ._kernels import UPDATES
 from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
 from .rotation.core import CORES
@@ -268,6 +269,11 @@ def _step(
         left, right = xp.conj(right), xp.conj(left)
         moved = _step_of_factors(unitary.mT, left, right, update, core, heal, rng, overwrite)
         return unitary if overwrite else moved.mT
+    plain = core != "auto" or heal or overwrite or xp is validate.NUMPY
+    if not plain and is_recorded_by_torch(unitary, left, right):
+        # The same step with the derivative in closed form, finite also where that of the products is not.
+        operators = importlib.import_module(".torch.operators", __package__)
+        return operators.moved(unitary, left, right, update, core)
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
     if core == "auto":
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)

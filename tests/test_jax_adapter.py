@@ -79,13 +79,14 @@ def test_momentum_is_that_of_optax_in_the_body_frame(dtype, nesterov):
 
 def test_adam_is_momentum_step_in_the_body_frame():
     U, target = problem(12, "complex128")
-    optimiser = unitary_adam(0.05, b1=0.7, b2=0.9, rank=3, scaling="rows", nesterov=True)
+    optimiser = unitary_adam(0.05, b1=0.7, b2=0.9, eps=0.01, rank=3, scaling="rows", nesterov=True)
     params, state, step = jnp.asarray(U), optimiser.init(U), trainer(optimiser)
     carried = lu.MomentumState.start(U, 3, scaling="rows")
     for _ in range(5):
         seed = seed_of(state)
         body = lu.tangent_sketch(U, U - target, 3, rng=seed)
-        direction, carried = lu.momentum_step(body, carried, decay=0.7, second_decay=0.9, nesterov=True)
+        options = {"decay": 0.7, "second_decay": 0.9, "nesterov": True, "eps": 0.01}
+        direction, carried = lu.momentum_step(body, carried, **options)
         U = lu.unitary_step(U, direction, 0.05, rank=3, rng=seed)
         params, state = step(params, state, target)
         assert np.linalg.norm(params - U) <= 100 * tolerance(np, "complex128", 12, 3)
@@ -336,6 +337,8 @@ class TestErrors:
             (unitary_sgd, {"heal": -1}, "heal must be 0 or more"),
             (unitary_adam, {"b1": -0.1}, "b1 must be"),
             (unitary_adam, {"b2": 1.5}, "b2 must be"),
+            (unitary_adam, {"eps": -1e-8}, "eps must be"),
+            (unitary_adam, {"eps": np.nan}, "eps must be"),
             (unitary_adam, {"scaling": "none"}, "scaling must be one of"),
         ],
     )

@@ -111,6 +111,19 @@ def test_scaled_directions_do_not_depend_on_the_size_of_the_loss(scaling, scale,
     assert np.abs(last(scale) - expected).max() <= 100 * size * tolerance(np, dtype, 9, 4)
 
 
+@pytest.mark.parametrize("scaling", ["scalar", "rows"])
+def test_eps_is_added_to_what_a_direction_is_divided_by(scaling, dtype):
+    # Every row of this tangent has one root mean square.
+    skew = np.roll(np.eye(6, dtype=dtype), 1, 0)
+    skew = skew - skew.T
+    rms = np.linalg.norm(skew) / 6
+    state = lu.MomentumState.start(np.eye(6, dtype=dtype), 6, scaling=scaling)
+    for size, eps in ((1.0, 0.5), (1e-17, 1e-8), (0.0, 1e-8)):
+        body = lu.BodyFactors(size * skew, np.eye(6, dtype=dtype))
+        direction = tangent(lu.momentum_step(body, state, second_decay=0.5, eps=eps)[0])
+        assert np.linalg.norm(direction - size * skew / (size * rms + eps)) < tolerance(np, dtype, 6, 6)
+
+
 @SCALING
 def test_no_gradient_gives_no_direction(scaling, dtype):
     unitary = lu.random_unitary(6, dtype=dtype, rng=0)
@@ -202,6 +215,7 @@ def test_a_state_that_was_saved_goes_on_to_the_last_bit(tmp_path):
     [
         (lambda b, s: lu.momentum_step(b, s, decay=1.0), ValueError, "decay must be at least 0 and less"),
         (lambda b, s: lu.momentum_step(b, s, second_decay=-1), ValueError, "second_decay must be"),
+        (lambda b, s: lu.momentum_step(b, s, eps=-1e-8), ValueError, "eps must be at least 0"),
         (lambda b, s: lu.momentum_step(lu.LowRankFactors(*b), s), TypeError, "body_factors must be"),
         (lambda b, s: lu.momentum_step(lu.BodyFactors(b[0][:3], b[1][:3]), s), ValueError, "momentum"),
         (lambda b, s: lu.MomentumState.start(np.eye(3), 1, scaling="x"), ValueError, "scaling must be one"),

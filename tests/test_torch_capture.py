@@ -275,3 +275,60 @@ def test_what_was_captured_does_not_change_with_the_memory_it_came_from(dtype):
     left, right = lut.captured_factors(U)
     bound = 100 * tolerance(XP, dtype, 6)
     assert torch.linalg.norm(left @ right.mH - 2 * U.detach().mH @ dense.grad) <= bound
+
+
+# Clipping.
+
+
+def backward_of_both(U, W, count, dtype, penalty, linear):
+    x = samples(count, 6, dtype=dtype)
+    loss = (torch.abs(linear(x, U) + W) ** 4).sum()
+    if penalty:
+        loss = loss + (torch.abs(U[0] - 1) ** 2).sum()
+    loss.backward()
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 60])
+@pytest.mark.parametrize("penalty", [False, True])
+@pytest.mark.parametrize("max_norm", [0.0, 1e-2, 1e9, torch.inf])
+def test_clipping_is_that_of_torch_with_the_dense_gradient(count, penalty, max_norm, dtype):
+    made = []
+    for linear, clip in (
+        (lut.unitary_linear, lut.clip_grad_norm_),
+        (dense_linear, torch.nn.utils.clip_grad_norm_),
+    ):
+        U, W, idle = start(6, dtype), torch.nn.Parameter(samples(6, dtype=dtype, seed=1)), start(2, dtype)
+        backward_of_both(U, W, count, dtype, penalty, linear)
+        norm = clip([U, W, idle], max_norm)
+        made.append((U, W, norm))
+    (U, W, norm), (V, X, expected) = made
+    found = torch.zeros_like(V) if U.grad is None else U.grad
+    found = found + U.detach() @ body_gradient(U)
+    scale = float(expected)
+    assert abs(float(norm) - scale) < scale * tolerance(XP, dtype, 6)
+    for x, y in ((found, V.grad), (W.grad, X.grad)):
+        assert torch.linalg.norm(x - y) < min(scale, max_norm) * 2 * tolerance(XP, dtype, 6) + 1e-300
+
+
+def test_clipping_takes_ordinary_parameters_as_torch_does():
+    W, X = (torch.nn.Parameter(samples(3, 2)) for _ in range(2))
+    W.grad, X.grad = samples(3, 2, seed=1), samples(3, 2, seed=1)
+    assert torch.equal(lut.clip_grad_norm_(W, 0.1), torch.nn.utils.clip_grad_norm_(X, 0.1))
+    assert torch.equal(W.grad, X.grad)
+    assert lut.clip_grad_norm_([torch.nn.Parameter(W.detach())], 1.0) == 0
+
+
+def test_clipping_may_raise_for_a_norm_that_is_not_finite():
+    U = start(3)
+    (torch.inf * lut.unitary_linear(samples(2, 3), U)).sum().backward()
+    with pytest.raises(RuntimeError, match="not finite"):
+        lut.clip_grad_norm_([U], 1.0, error_if_nonfinite=True)
+    for wrong, error in (
+        ("x", TypeError),
+        (None, TypeError),
+        (1j, TypeError),
+        (-1.0, ValueError),
+        (torch.nan, ValueError),
+    ):
+        with pytest.raises(error, match="max_norm must be"):
+            lut.clip_grad_norm_([U], wrong)

@@ -47,6 +47,9 @@ def weight(n=5, dtype="float64", batch=()):
 
 
 def gradients(move, arrays, cotangent):
+    """Of the functions of the package those of their products, which they keep for a chosen core."""
+    if getattr(move, "func", move) in (lu.unitary_transport, lu.polar_projection):
+        move = functools.partial(move, core="gram")
     made = leaves(*arrays)
     return torch.autograd.grad(move(*made), made, cotangent)
 
@@ -247,6 +250,44 @@ def test_gradients_are_exact_where_those_of_the_products_are_not_finite():
     arrays, w = [torch.tensor(x) for x in step.arrays], weight(8)
     assert not all(torch.isfinite(x).all() for x in gradients(lu.polar_projection, arrays, w))
     same(gradients(lut.polar_projection, arrays, w), lu.polar_projection_vjp(*arrays, w))
+
+
+@update
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_one_name_has_one_derivative(update, dtype, batch):
+    step = make_step(0, 8, 2, dtype, norm=1e4, batch=batch)
+    arrays, w = [torch.tensor(x) for x in step.arrays], weight(8, dtype, batch)
+    ours, theirs = UPDATES[update]
+    for wanted in itertools.product([False, True], repeat=3):
+        found = []
+        for move in (ours, theirs):
+            made = [x.clone().requires_grad_(yes) for x, yes in zip(arrays, wanted, strict=True)]
+            moved = move(*made)
+            if any(wanted):
+                moved.backward(w)
+            found.append([moved, *(x.grad for x in made if x.requires_grad)])
+        for x, y in zip(*found, strict=True):
+            assert torch.isfinite(x).all()
+            assert torch.equal(x, y)
+
+
+@update
+@FIELDS
+def test_second_derivatives_under_the_name_of_the_package(update, dtype):
+    assert torch.autograd.gradgradcheck(UPDATES[update][1], leaves(*tensors(2, 1, dtype, "collinear")))
+
+
+@update
+def test_options_that_operators_do_not_have_are_kept_under_the_name_of_the_package(update):
+    U, a, b = leaves(*tensors())
+    move, moved = UPDATES[update][1], []
+    for options in ({"heal": 2, "rng": 0}, {"core": "gram"}, {"core": "orthonormal"}, {}):
+        moved.append(move(U, a, b, **options))
+        assert moved[-1].requires_grad
+    same(moved[:3], 3 * moved[3:])
+    assert "Move" not in type(moved[1].grad_fn).__name__
+    assert "Move" in type(moved[3].grad_fn).__name__ or "move" in type(moved[3].grad_fn).__name__
 
 
 @pytest.mark.parametrize("of_unitary", [False, True])

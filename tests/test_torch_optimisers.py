@@ -2,15 +2,19 @@
 
 import copy
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint.state_dict as checkpoint
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import lowrank_unitary as lu
 import lowrank_unitary.torch as lut
 from lowrank_unitary._array import array_namespace, tolerance
 from lowrank_unitary.testing import assert_unitary
+from lowrank_unitary.torch import optimiser as optimiser_module
 
 XP = array_namespace(torch.zeros(1))
 FIELDS = (torch.float64, torch.complex128)
@@ -142,13 +146,13 @@ def test_adam_moves_along_the_direction_of_the_momentum_step(dtype):
     U = start(n, dtype)
     plain = U.detach().clone()
     state = lu.MomentumState.start(plain, k, scaling="rows")
-    descent = lut.UnitaryAdam([U], lr, (0.8, 0.95), rank=k, scaling="rows", unitary=True, heal=0)
+    descent = lut.UnitaryAdam([U], lr, (0.8, 0.95), 1e-3, rank=k, scaling="rows", unitary=True, heal=0)
     for step in range(4):
         G = torch.randn(n, n, dtype=dtype, generator=torch.Generator().manual_seed(step))
         U.grad = G
         descent.step()
         body = lu.tangent_sketch(plain, G, k, rng=[0, 0, step])
-        along, state = lu.momentum_step(body, state, decay=0.8, second_decay=0.95)
+        along, state = lu.momentum_step(body, state, decay=0.8, second_decay=0.95, eps=1e-3)
         plain = lu.rotate(plain, lu.transport_rotation(lu.BodyFactors(-lr * along.left, along.right)))
     assert torch.linalg.norm(U.detach() - plain) < 4 * tolerance(XP, dtype, n, k)
 
@@ -319,7 +323,7 @@ def test_sparse_gradients_are_refused(optimiser):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"lr": -1.0}, "learning rate"),
+        ({"lr": -1.0}, "lr"),
         ({"rank": 5}, "rank"),
         ({"rank": 0}, "rank"),
         ({"heal": -1}, "heal"),
@@ -359,7 +363,8 @@ def test_a_group_that_is_refused_is_not_kept():
 
 
 def test_group_option_moves_what_carries_no_mark(optimiser):
-    model = copy.deepcopy(Mixed())  # without the mark
+    model = Mixed()
+    model.unitary = torch.nn.Parameter(model.unitary.detach().clone())  # without the mark
     groups = [
         {"params": [model.unitary], "unitary": True, "rank": 2},
         {"params": [*model.before.parameters(), *model.after.parameters()]},
@@ -380,9 +385,11 @@ def test_a_parameter_that_lost_its_mark_in_training_is_not_moved_off_the_unitary
     U.grad = torch.ones_like(U)
     trained = optimiser([U], lr=0.1)
     trained.step()
-    copied, again = copy.deepcopy((U, trained))
+    copied, other = torch.nn.Parameter(U.detach().clone()), lut.mark_unitary(start(4))
+    again = optimiser([copied, other], lr=0.1)
+    again.load_state_dict(optimiser([U, start(4)], lr=0.1).state_dict() | {"state": {0: trained.state[U]}})
     copied.grad = torch.ones_like(copied)
-    with pytest.raises(RuntimeError, match="lost its mark"):
+    with pytest.raises(RuntimeError, match="has no mark"):
         again.step()
     lut.mark_unitary(copied)
     again.step()
@@ -390,9 +397,9 @@ def test_a_parameter_that_lost_its_mark_in_training_is_not_moved_off_the_unitary
 
 
 def test_groups_saved_by_an_optimiser_of_torch_get_the_missing_options():
-    W = torch.nn.Parameter(torch.ones(2, 3))
-    saved = torch.optim.SGD([W], lr=0.5).state_dict()
-    ours = lut.UnitarySGD([W], lr=0.1, rank=3)
+    W, U = torch.nn.Parameter(torch.ones(2, 3)), lut.mark_unitary(start(4))
+    saved = torch.optim.SGD([W, U], lr=0.5).state_dict()
+    ours = lut.UnitarySGD([W, U], lr=0.1, rank=3)
     ours.load_state_dict(saved)
     W.grad = torch.ones_like(W)
     ours.step()
@@ -418,3 +425,293 @@ def test_probes_remove_a_defect_and_without_them_it_stays(heal):
     # As many probes as n leave the square of the defect.
     remaining = lu.unitarity_defect(U.detach()) / lu.unitarity_defect(before)
     assert remaining == 1 if heal == 0 else remaining < 1e-3
+
+
+def swapped_states(_, saved):
+    saved["state"] = {0: saved["state"][1], 1: saved["state"][0]}
+
+
+def without_momentum(_, saved):
+    return {**saved, "state": {i: {**x, "left": 0 * x["left"]} for i, x in saved["state"].items()}}
+
+
+@pytest.mark.parametrize("hook", [swapped_states, without_momentum])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_hooks_before_and_after_a_state_is_loaded_have_the_last_word(hook, dtype):
+    parameters = [torch.nn.Parameter(start(4, torch.float32, seed).data.to(dtype)) for seed in range(2)]
+    trained = lut.UnitarySGD(parameters, lr=0.1, momentum=0.9, unitary=True)
+    for index, parameter in enumerate(parameters):
+        parameter.grad = (1 + index) * torch.ones_like(parameter).cumsum(0)
+    trained.step()
+    saved = copy.deepcopy(trained.state_dict())
+    changed = copy.deepcopy(saved)
+    changed = hook(None, changed) or changed
+    trained.register_load_state_dict_pre_hook(hook)
+    found = []
+    trained.register_load_state_dict_post_hook(lambda x: found.append(x.state[parameters[0]]["left"].dtype))
+    for _ in range(2):
+        trained.load_state_dict(copy.deepcopy(saved))
+        for index, parameter in enumerate(parameters):
+            for key, value in changed["state"][index].items():
+                loaded = trained.state[parameter][key]
+                assert loaded == value if isinstance(value, int) else torch.equal(loaded, value)
+    assert found == 2 * [torch.float32 if dtype == torch.bfloat16 else dtype]
+    assert not torch.equal(changed["state"][0]["left"], saved["state"][0]["left"])
+
+
+def test_hooks_of_all_optimisers_run_once_a_step(optimiser):
+    model = Mixed()
+    descent, called = optimiser(model.parameters(), lr=0.1), []
+    hooks = [
+        register(lambda moved, *_, name=register.__name__: called.append((name, moved)))
+        for register in (
+            register_optimizer_step_pre_hook,
+            register_optimizer_step_post_hook,
+        )
+    ]
+    try:
+        descend(descent, list(model.parameters()), 2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert called == 2 * [
+        ("register_optimizer_step_pre_hook", descent),
+        ("register_optimizer_step_post_hook", descent),
+    ]
+
+
+def test_a_compiled_step_is_the_step_itself_and_counts_on(optimiser):
+    parameters = [start(6), start(6)]
+    twins = copy.deepcopy(parameters)
+    one, other = (optimiser(x, lr=0.1, unitary=True) for x in (parameters, twins))
+    torch._dynamo.reset()
+    move = torch.compile(one.step, backend="eager")
+    for step in range(3):
+        for parameter, twin in zip(parameters, twins, strict=True):
+            parameter.grad = torch.randn(
+                6, 6, dtype=twin.dtype, generator=torch.Generator().manual_seed(step)
+            )
+            twin.grad = parameter.grad.clone()
+        move()
+        other.step()
+    for parameter, twin in zip(parameters, twins, strict=True):
+        assert torch.equal(parameter, twin)
+        assert one.state[parameter]["steps"] == 3
+
+
+NUMBERS = {
+    lut.UnitarySGD: ("lr", "momentum", "weight_decay"),
+    lut.UnitaryAdam: ("lr", "betas", "eps", "weight_decay"),
+}
+WRONG_NUMBERS = [
+    *((x, ValueError) for x in (math.nan, math.inf, -0.1, torch.tensor(math.nan), torch.zeros(2))),
+    *((x, TypeError) for x in (None, "0.1", 0.1j, True, [0.1], {}, np.zeros(1), torch.tensor(0.1j))),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in NUMBERS.items() for name in names]
+)
+@pytest.mark.parametrize(("value", "error"), WRONG_NUMBERS, ids=str)
+@pytest.mark.parametrize("unitary", [False, True])
+def test_numbers_that_are_none_are_refused_by_name(kind, name, value, error, unitary):
+    values = [(value, 0.9), (0.9, value)] if name == "betas" else [value]
+    for wrong in values:
+        with pytest.raises(error, match=rf"^{name}"):
+            kind([start(4)], unitary=unitary, **{name: wrong})
+
+
+@pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 0.9, 0.9), None, "ab", torch.zeros(2)])
+def test_betas_are_a_pair(betas):
+    with pytest.raises((TypeError, ValueError), match=r"^betas"):
+        lut.UnitaryAdam([start(4)], betas=betas)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("name", ["maximize", "unitary", "nesterov"])
+@pytest.mark.parametrize("value", ["x", 1, None, 0.0])
+def test_flags_are_true_or_false(kind, name, value):
+    if name in kind([start(4)]).defaults:
+        with pytest.raises(TypeError, match=f"^{name} must be True or False"):
+            kind([start(4)], **{name: value})
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("name", ["rank", "heal", "seed"])
+@pytest.mark.parametrize("value", ["x", 1.0, None, True, -1])
+@pytest.mark.parametrize("unitary", [False, True])
+def test_counts_are_whole_numbers(kind, name, value, unitary):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+        kind([start(4)], unitary=unitary, **{name: value})
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.25), torch.tensor([0.25]), torch.tensor([[0.25]]), 1])
+def test_rates_of_other_types_are_taken_as_numbers(optimiser, rate):
+    model, twin = Mixed(), Mixed()
+    descend(optimiser(model.parameters(), lr=rate), list(model.parameters()), 2)
+    descend(optimiser(twin.parameters(), lr=float(rate)), list(twin.parameters()), 2)
+    # A rate that is a tensor is one in single precision.
+    bound = tolerance(XP, torch.float32, 6)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=0, atol=bound)
+
+
+def test_a_seed_may_be_as_long_as_one_likes():
+    moved = []
+    for seed in (2**70, 2**70, 2**70 + 1):
+        U = start(20)
+        U.grad = torch.randn(20, 20, dtype=U.dtype, generator=torch.Generator().manual_seed(0))
+        lut.UnitarySGD([U], lr=0.1, seed=seed, unitary=True).step()
+        moved.append(U.detach())
+    assert torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[0], moved[2])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0, torch.tensor(0.0), torch.tensor([0.0])], ids=repr)
+@pytest.mark.parametrize("zero", [True, False])
+def test_at_a_rate_of_zero_nothing_moves_and_no_step_is_counted(optimiser, rate, zero):
+    U, others = start(6), [start(4), start(4)]
+    before = copy.deepcopy([U, *others])
+    twins = copy.deepcopy([U, *others])
+    descent, untouched = (optimiser(x, lr=0.1, unitary=True) for x in ([U, *others], twins))
+    descent.param_groups[0]["lr"] = rate
+    for parameter in (U, *others):
+        parameter.grad = torch.zeros_like(parameter) if zero else torch.ones_like(parameter).cumsum(0)
+    descent.step()
+    for parameter, expected in zip((U, *others), before, strict=True):
+        assert torch.equal(parameter, expected)
+        assert descent.state[parameter]["steps"] == 0
+    descent.param_groups[0]["lr"] = 0.1
+    for x, y in ((descent, [U, *others]), (untouched, twins)):
+        descend(x, y, 2)
+    for parameter, expected in zip((U, *others), twins, strict=True):
+        assert torch.equal(parameter, expected)
+        assert descent.state[parameter].keys() == untouched.state[expected].keys()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rate_that_is_not_read_moves_as_the_same_number(monkeypatch, rate, count):
+    # As on a GPU, where reading it would mean to wait.
+    parameters = [start(5, seed=seed) for seed in range(count)]
+    expected = copy.deepcopy(parameters)
+    descend(lut.UnitarySGD(expected, lr=rate, unitary=True), expected, 1)
+    monkeypatch.setattr(optimiser_module, "is_readable", lambda rate: not isinstance(rate, torch.Tensor))
+    places = [parameter.data_ptr() for parameter in parameters]
+    scale = torch.tensor(rate, dtype=torch.float64)
+    descend(lut.UnitarySGD(parameters, lr=scale, unitary=True), parameters, 1)
+    assert places == [parameter.data_ptr() for parameter in parameters]
+    for parameter, value in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, value, rtol=0, atol=0 if rate == 0 else 1e-15)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_reading_a_state_for_a_checkpoint_changes_nothing(optimiser):
+    model = Mixed()
+    descent, before = optimiser(model.parameters(), lr=0.1), copy.deepcopy(model)
+    state = checkpoint.get_optimizer_state_dict(model, descent)
+    for parameter, expected in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+    assert descent.state[model.unitary]["steps"] == 0
+    descend(descent, list(model.parameters()), 2)
+    state = copy.deepcopy(checkpoint.get_optimizer_state_dict(model, descent))
+    again = copy.deepcopy(model)
+    continued = optimiser(again.parameters(), lr=0.1)
+    # SGD without momentum keeps nothing of ordinary parameters.
+    options = checkpoint.StateDictOptions(strict=False)
+    checkpoint.set_optimizer_state_dict(again, continued, state, options=options)
+    for x, y in ((descent, model), (continued, again)):
+        descend(x, list(y.parameters()), 2, first=2)
+    for parameter, expected in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, *FIELDS], ids=str)
+@pytest.mark.parametrize("n", [2, 40])
+@pytest.mark.parametrize("optimiser", [lut.UnitarySGD, lut.UnitaryAdam])
+def test_what_is_not_unitary_is_refused_unless_that_is_accepted(optimiser, dtype, n):
+    generator = torch.Generator().manual_seed(n)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    normal = torch.randn(n, n, dtype=wide, generator=generator)
+    for values in (
+        normal,
+        normal / math.sqrt(n),
+        torch.nn.Linear(n, n).weight.data,
+        0 * normal,
+        math.nan * normal,
+    ):
+        W = torch.nn.Parameter(values.to(dtype))
+        V = torch.nn.Parameter(torch.eye(n, dtype=dtype))
+        before, descent = W.detach().clone(), optimiser([V, W], lr=0.1, unitary=True)
+        V.grad = W.grad = torch.ones_like(W)
+        with pytest.raises(ValueError, match="reunitarize"):
+            descent.step()
+        with pytest.raises(ValueError, match="reunitarize"):
+            descent.step()
+        torch.testing.assert_close(W.detach(), before, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(V, torch.eye(n, dtype=dtype))
+        accepting = optimiser([{"params": [V]}, {"params": [W], "check": False}], lr=0.1, unitary=True)
+        accepting.step()
+        if not values.isnan().any():
+            W.data = lu.reunitarize(normal).to(dtype)
+            optimiser([W], lr=0.1, unitary=True).step()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heal", "steps"),
+    [(torch.float32, 0, 300), (torch.complex64, 1, 300), (torch.bfloat16, 1, 300), (torch.float16, 0, 300)],
+    ids=str,
+)
+def test_what_training_has_left_is_unitary_enough_for_another_optimiser(dtype, heal, steps):
+    n = 32
+    exact = torch.complex64 if dtype.is_complex else torch.float32
+    U = torch.nn.Parameter(lu.random_unitary(n, rng=0, xp=torch, dtype=exact).to(dtype))
+    descend(lut.UnitarySGD([U], lr=0.01, heal=heal, unitary=True), [U], steps)
+    for wide in (dtype, torch.complex128 if dtype.is_complex else exact):
+        V = torch.nn.Parameter(U.detach().to(wide))
+        if wide == dtype or dtype not in (torch.float16, torch.bfloat16):
+            descend(lut.UnitarySGD([V], lr=0.01, unitary=True), [V], 1)
+
+
+def test_a_parameter_is_checked_once_and_again_after_a_state_was_loaded(monkeypatch):
+    checked = []
+    monkeypatch.setattr(optimiser_module, "check_unitary", lambda parameter, rng: checked.append(parameter))
+    U, V = start(4), start(4)
+    descent = lut.UnitarySGD([U, V], lr=0.1, unitary=True)
+    U.grad = torch.ones_like(U)
+    descent.step()
+    descent.step()
+    assert len(checked) == 1
+    V.grad = torch.ones_like(V)
+    descent.step()
+    assert [id(x) for x in checked] == [id(U), id(V)]
+    descent.load_state_dict(copy.deepcopy(descent.state_dict()))
+    descent.step()
+    assert len(checked) == 4
+    V.grad = None
+    U, descent = copy.deepcopy((U, descent))
+    descent.step()
+    assert len(checked) == 4
+
+
+@pytest.mark.parametrize("scaling", ["scalar", "rows"])
+@pytest.mark.parametrize("size", [1e-17, 1e-8, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, *FIELDS], ids=str)
+def test_adam_is_damped_by_eps_as_that_of_torch(scaling, size, dtype):
+    n, lr = 6, 0.01
+    U, W = (torch.nn.Parameter(torch.eye(n, dtype=dtype)) for _ in range(2))
+    # A skew matrix is its own tangent part, and every row of this one has one root mean square.
+    skew = torch.roll(torch.eye(n, dtype=dtype), 1, 0)
+    skew = size * (skew - skew.mT)
+    U.grad, W.grad = skew, skew
+    lut.UnitaryAdam([U], lr, rank=n, scaling=scaling, heal=0, unitary=True).step()
+    rms = float(torch.linalg.norm(skew)) / n
+    # The exponential of torch is exact to 4e-11 only.
+    angles, vectors = torch.linalg.eigh(1j * lr * skew / (rms + 1e-8))
+    expected = (vectors * torch.exp(1j * angles)) @ vectors.mH
+    bound = tolerance(XP, dtype, n)
+    assert torch.linalg.norm(U.detach() - expected) < bound
+    if size == 1e-17:
+        torch.optim.Adam([W], lr).step()
+        for moved in (U, W):
+            assert torch.linalg.norm(moved.detach() - torch.eye(n)) < 1e-8

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -262,3 +263,14 @@ def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precisio
     # 2e-7 to 5e-7 were seen, where the smallest singular value of I + left rightᴴ is 0.7.
     code = SINGLE.replace("BOUND", str(32 * 2.0**-23)).replace("NAMES", repr([name]))
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torch_compile_warns_of_no_cache_in_this_package():
+    torch._dynamo.reset()
+    step = make_step(0, 5, 2, "complex64", "generic", norm=0.5)
+    move = torch.compile(lu.polar_projection, fullgraph=True, backend="eager")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        move(*map(torch.tensor, step.arrays), heal=1, rng=0)
+    cached = [str(warning.message) for warning in found if "lru_cache" in str(warning.message)]
+    assert not [message for message in cached if "array_api_compat" not in message]

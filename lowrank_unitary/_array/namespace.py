@@ -22,16 +22,21 @@ def astype(xp: Namespace, x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
+def _name(xp: Namespace) -> str:
+    return getattr(xp, "__name__", "")
+
+
+# By name: the functions of array_api_compat have caches, of which torch.compile warns at each call.
 def is_numpy(xp: Namespace) -> bool:
-    return bool(compat.is_numpy_namespace(xp))
+    return _name(xp) in ("numpy", "array_api_compat.numpy")
 
 
 def is_cupy(xp: Namespace) -> bool:
-    return bool(compat.is_cupy_namespace(xp))
+    return _name(xp) in ("cupy", "array_api_compat.cupy")
 
 
 def is_torch(xp: Namespace) -> bool:
-    return bool(compat.is_torch_namespace(xp))
+    return _name(xp) in ("torch", "array_api_compat.torch")
 
 
 def is_writeable(x: Array) -> bool:
@@ -54,6 +59,19 @@ def is_traced(*arrays: Array) -> bool:
     return any((x.requires_grad and torch.is_grad_enabled()) or dual(x).tangent is not None for x in tensors)
 
 
+def is_recorded_by_torch(*arrays: Array) -> bool:
+    """Whether torch records what is done to plain tensors, for gradients and for nothing else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not all(isinstance(x, torch.Tensor) and is_plain(x) for x in arrays):
+        return False
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in arrays):
+        return False
+    if torch.compiler.is_compiling() or _in_transform(torch, list(arrays)):
+        return False
+    dual = torch.autograd.forward_ad.unpack_dual
+    return all(dual(x).tangent is None for x in arrays)
+
+
 def _in_transform(torch: Any, tensors: list[Any]) -> bool:
     """Whether a torch.func transform is active, for which torch has no public test.
 
@@ -72,9 +90,9 @@ def _in_transform(torch: Any, tensors: list[Any]) -> bool:
 
 
 def is_plain(x: Array) -> bool:
-    """Whether a torch tensor is no subclass, which may hold no values or be spread over devices."""
-    torch = sys.modules["torch"]
-    return type(x) in (torch.Tensor, torch.nn.Parameter)
+    """Whether a torch tensor is no subclass that may hold no values or be spread over devices."""
+    torch, kind = sys.modules["torch"], type(x)
+    return kind in (torch.Tensor, torch.nn.Parameter) or getattr(kind, "holds_values", False) is True
 
 
 def is_compiling(x: Array) -> bool:

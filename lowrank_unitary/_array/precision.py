@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from typing import Any
@@ -15,8 +14,12 @@ from .namespace import Namespace
 HALF = ("float16", "bfloat16")
 
 
-@functools.cache
+# Attributes of dtypes, and no caches: torch.compile warns of each call to a function with one.
 def is_complex(xp: Namespace, dtype: Any) -> bool:
+    if isinstance(kind := getattr(dtype, "kind", None), str):
+        return kind == "c"
+    if isinstance(of_torch := getattr(dtype, "is_complex", None), bool):
+        return of_torch
     return bool(xp.isdtype(dtype, "complex floating"))
 
 
@@ -37,8 +40,9 @@ def complex_dtype(xp: Namespace, dtype: Any) -> Any:
     return xp.complex64 if dtype == xp.float32 else xp.complex128
 
 
-@functools.cache
 def is_half(xp: Namespace, dtype: Any) -> bool:
+    if isinstance(size := getattr(dtype, "itemsize", None), int) and size != 2:
+        return False
     return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
 
 

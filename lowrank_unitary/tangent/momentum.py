@@ -75,6 +75,7 @@ def momentum_step(
     second_decay: float = 0.999,
     average: bool = True,
     nesterov: bool = False,
+    eps: float = 0.0,
 ) -> tuple[BodyFactors, MomentumState]:
     """Average tangents over steps, and return the direction to move along.
 
@@ -93,6 +94,9 @@ def momentum_step(
         torch and optax.
     nesterov : bool
         The direction is β₁M plus the last term once more, (1 − β₁)A or A.
+    eps : float
+        Added to every root mean square that the direction is divided by, as in Adam: gradients far below it
+        do not move U.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def momentum_step(
 
     ``"scalar"`` divides the direction by the root mean square r of all entries of the tangents, ``"rows"``
     entry (i, j) by √(r_i r_j), which keeps it a tangent. The step is then independent of the scale of the
-    loss. No absolute constant is added: a zero gradient gives a zero direction.
+    loss, where eps is 0 or far below it. A zero gradient gives a zero direction.
 
     References
     ----------
@@ -136,6 +140,8 @@ def momentum_step(
     for name, value in (("decay", decay), ("second_decay", second_decay)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be at least 0 and finite, got {eps}.")
     validate.same_dtype(xp, "state.momentum", C, body_factors=body_factors.left)
     left, right = (astype(xp, x, dtype) for x in body_factors)
     steps = state.steps + 1.0
@@ -154,7 +160,7 @@ def momentum_step(
             rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
         # Roots, as the squares of float32 gradients of 1e-30 are zero.
         second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
-        scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps))
+        scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps) + eps)
         direction = BodyFactors(*(astype(xp, scale, dtype) * x for x in direction))
     return direction, MomentumState(mean, second, steps)
 

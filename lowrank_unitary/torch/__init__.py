@@ -11,7 +11,7 @@ except ImportError as error:
     ) from error
 
 from .adam import UnitaryAdam
-from .capture import capture_factors, captured_factors, unitary_linear
+from .capture import capture_factors, captured_factors, clip_grad_norm_, unitary_linear
 from .marking import is_marked, mark_unitary
 from .parametrisation import low_rank_unitary
 from .sgd import UnitarySGD
@@ -22,6 +22,7 @@ __all__ = [
     "UnitarySGD",
     "capture_factors",
     "captured_factors",
+    "clip_grad_norm_",
     "is_marked",
     "low_rank_unitary",
     "mark_unitary",

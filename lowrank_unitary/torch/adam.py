@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .._array import validate
-from .optimiser import Gradient, State, UnitaryOptimiser, averaged
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_number
 
 
 class UnitaryAdam(UnitaryOptimiser):
@@ -26,7 +26,8 @@ class UnitaryAdam(UnitaryOptimiser):
         Decay of the averages of the gradient and of its squares. ``(0.0, 0.99)`` is RMSprop with torch's
         decay, but for the bias correction of the first steps.
     eps : float
-        For ordinary parameters. Nothing is added for unitary ones: a zero gradient gives a zero direction.
+        Added to the root mean squares that a direction is divided by, of a unitary parameter as for
+        :func:`lowrank_unitary.momentum_step`.
     scaling : {"scalar", "rows"}
         As for :func:`lowrank_unitary.momentum_step`.
 
@@ -61,6 +62,7 @@ class UnitaryAdam(UnitaryOptimiser):
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
+        check: bool = True,
     ) -> None:
         super().__init__(
             params,
@@ -76,12 +78,18 @@ class UnitaryAdam(UnitaryOptimiser):
                 "heal": heal,
                 "seed": seed,
                 "unitary": unitary,
+                "check": check,
             },
         )
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         super().check(group)
+        if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
+            raise TypeError(f"betas must be a pair of numbers, got {group['betas']!r}.")
+        for i, beta in enumerate(group["betas"]):
+            check_number(f"betas[{i}]", beta, bound=1)
+        check_number("eps", group["eps"])
         validate.choice("scaling", group["scaling"], ("scalar", "rows"))
         options = ("lr", "betas", "eps", "weight_decay")
         torch.optim.Adam([torch.zeros(1)], **{key: group[key] for key in options})
@@ -93,5 +101,5 @@ class UnitaryAdam(UnitaryOptimiser):
         decay, second_decay = group["betas"]
         return averaged(
             group, unitary, gradient, state, rng,
-            scaling=group["scaling"], decay=decay, second_decay=second_decay,
+            scaling=group["scaling"], decay=decay, second_decay=second_decay, eps=group["eps"],
         )  # fmt: skip

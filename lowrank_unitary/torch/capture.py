@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,6 +44,11 @@ class Captured:
             part = torch.cat(self.pulled).mT @ torch.cat(self.inputs).conj()
             self.total = part if self.total is None else self.total + part
         self.pulled, self.inputs, self.columns = [], [], 0
+
+    def scale(self, factor: torch.Tensor) -> None:
+        """Multiply all of it by a number."""
+        self.pulled = [block * factor for block in self.pulled]
+        self.total = None if self.total is None else self.total * factor
 
     def factors(self) -> BodyFactors:
         """The body factors of everything captured."""
@@ -96,8 +103,8 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
 
     Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
     is computed even if x requires none. No second derivatives, no ``torch.func`` transforms; under
-    ``torch.compile`` the graph breaks here. What works on ``.grad`` misses the factors: gradient clipping,
-    GradScaler, hooks, averaging over processes.
+    ``torch.compile`` the graph breaks here. What works on ``.grad`` misses the factors: GradScaler, hooks,
+    averaging over processes, and gradient clipping other than :func:`clip_grad_norm_`.
 
     Examples
     --------
@@ -118,13 +125,13 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
             "weight must be a parameter itself, got the result of an operation, such as a part of a stack or "
             "a parametrised weight, behind which the factors would be lost: use x @ weight.mT there."
         )
-    if not is_marked(weight):
-        mark_unitary(weight)
     return _recorded(x, weight)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _recorded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if not is_marked(weight):
+        mark_unitary(weight)
     y: torch.Tensor = _UnitaryLinear.apply(x, weight)  # type: ignore[no-untyped-call]
     return y
 
@@ -186,6 +193,88 @@ def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
         return None
     factors: BodyFactors = captured.factors()
     return factors
+
+
+def clip_grad_norm_(
+    parameters: Iterable[torch.Tensor] | torch.Tensor, max_norm: float, *, error_if_nonfinite: bool = False
+) -> torch.Tensor:
+    """Scale all gradients to a norm of at most `max_norm`, those captured in factors too.
+
+    Parameters
+    ----------
+    parameters : iterable of torch.Tensor, or torch.Tensor
+        Ordinary and unitary ones.
+    max_norm : float
+        From 0 on; inf only measures.
+    error_if_nonfinite : bool
+        Raise for a norm that is not finite, instead of making all gradients NaN or zero.
+
+    Returns
+    -------
+    torch.Tensor, shape ()
+        The norm before, over all entries of all gradients together.
+
+    Raises
+    ------
+    RuntimeError
+        For a norm that is not finite, where that is asked for.
+    TypeError, ValueError
+        For a `max_norm` that is no number from 0 on.
+
+    Notes
+    -----
+    As ``torch.nn.utils.clip_grad_norm_``, which reads ``.grad`` alone. For a unitary U captured factors have
+    the norm of the gradient that they stand for. O(nm²) for m captured columns, O(mn²) for more than n.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lowrank_unitary.torch as lut
+    >>> layer = lut.capture_factors(torch.nn.Linear(3, 3, bias=False))
+    >>> layer.weight.data = torch.eye(3)
+    >>> layer(torch.ones(1, 3)).sum().backward()
+    >>> float(lut.clip_grad_norm_(layer.parameters(), 0.5))
+    3.0
+    >>> float(lut.clip_grad_norm_(layer.parameters(), torch.inf))
+    0.5
+    """
+    if isinstance(max_norm, bool) or not isinstance(max_norm, numbers.Real):
+        raise TypeError(
+            f"max_norm must be a real number, got {max_norm!r} of type {type(max_norm).__name__}."
+        )
+    if not float(max_norm) >= 0:
+        raise ValueError(f"max_norm must be 0 or more, got {max_norm}.")
+    given = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+    with torch.no_grad():
+        norms = [_gradient_norm(parameter) for parameter in given]
+        found = [norm for norm in norms if norm is not None]
+        if not found:
+            return torch.tensor(0.0)
+        total = torch.linalg.vector_norm(torch.stack([norm.to(found[0]) for norm in found]))
+        if error_if_nonfinite and not bool(torch.isfinite(total)):
+            raise RuntimeError(f"the norm of the gradients is not finite, it is {float(total)}.")
+        # As in torch: always multiplied, so that nothing waits for a device.
+        factor = torch.clamp(float(max_norm) / (total + 1e-6), max=1.0)
+        for parameter in given:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor.to(parameter.device))
+            if captured_factors(parameter) is not None:
+                of_parameter(parameter).scale(factor.to(parameter.device))
+    return total
+
+
+def _gradient_norm(parameter: torch.Tensor) -> torch.Tensor | None:
+    """Of the gradient with respect to one parameter, dense, captured or both."""
+    factors, grad = captured_factors(parameter), parameter.grad
+    if factors is None:
+        return None if grad is None else torch.linalg.vector_norm(grad)
+    left, right = factors
+    if grad is not None:
+        return torch.linalg.vector_norm(grad + (parameter @ left) @ right.mH)
+    if left.shape[-1] < left.shape[-2]:
+        # Q factors have no part in the norm.
+        left, right = (torch.linalg.qr(x, mode="r").R for x in factors)
+    return torch.linalg.vector_norm(left @ right.mH)
 
 
 def of_parameter(parameter: torch.Tensor) -> Captured:

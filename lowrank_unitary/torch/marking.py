@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import math
+from typing import Any, TypeVar
 
 import torch
 
 from .._array import validate
+from ..unitary.defect import unitarity_defect
 
 _MARK = "_lowrank_unitary_mark"
 AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
+
+
+class UnitaryParameter(torch.nn.Parameter):
+    """A marked parameter: its type is the mark, which copies and pickles carry along."""
+
+    holds_values = True
+
+    @property
+    def __class__(self) -> type[UnitaryParameter]:
+        """Itself."""
+        return UnitaryParameter
+
+    @__class__.setter
+    def __class__(self, other: type) -> None:
+        """Nothing: torch.utils.swap_tensors exchanges types along with values."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """An ordinary parameter, to be marked again."""
+        plain = torch.nn.Parameter(self.data, self.requires_grad)
+        plain.__dict__.update(self.__dict__)
+        return mark_unitary, (plain,)
 
 
 def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
@@ -18,13 +41,16 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary or orthogonal, or a stack of such matrices. Its values are not checked.
+        Unitary or orthogonal, or a stack of such matrices. An optimiser checks it at its first step.
 
     Notes
     -----
-    The mark is an attribute of the tensor object. It survives ``module.to(…)``, ``load_state_dict``, steps,
-    and pickling of a whole module, but not ``copy.deepcopy`` and ``load_state_dict(…, assign=True)``, which
-    make new objects. A parameter group with ``unitary=True`` needs no mark.
+    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter`` that differs in nothing else.
+    It survives ``module.to(…)``, ``load_state_dict``, steps, ``copy.deepcopy``, pickles and other processes.
+    It is lost where torch puts an unrelated parameter in its place: ``to_empty`` of a module on the meta
+    device and ``load_state_dict(…, assign=True)``. A parameter group with ``unitary=True`` needs no mark.
+    ``torch.nn.Parameter`` refuses a marked parameter as its argument, as it does all subclasses: give it
+    ``parameter.detach()``.
 
     Examples
     --------
@@ -35,7 +61,10 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     True
     """
     check_square("parameter", parameter)
-    setattr(parameter, _MARK, True)
+    if type(parameter) is torch.nn.Parameter:
+        parameter.__class__ = UnitaryParameter  # type: ignore[assignment]
+    elif not is_marked(parameter):
+        setattr(parameter, _MARK, True)
     return parameter
 
 
@@ -49,7 +78,7 @@ def is_marked(parameter: torch.Tensor, /) -> bool:
     >>> lut.is_marked(torch.nn.Parameter(torch.eye(3)))
     False
     """
-    return getattr(parameter, _MARK, False)
+    return type(parameter) is UnitaryParameter or getattr(parameter, _MARK, False)
 
 
 def check_square(name: str, parameter: torch.Tensor) -> None:
@@ -58,3 +87,29 @@ def check_square(name: str, parameter: torch.Tensor) -> None:
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
     validate.namespace_of(**{name: parameter})
     validate.square(name, parameter)
+
+
+def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
+    """Raise unless a parameter is unitary as far as training leaves it so, by a few random probes."""
+    values = parameter.detach()
+    if type(values) is not torch.Tensor or values.device.type == "meta":
+        return
+    if values.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return
+    # Rounding adds up to 0.3 eps √(n s) in s steps. That of 10⁸ steps passes, with the eps of float32
+    # at least: a matrix in double may come from one in single. Random matrices with entries of variance 1/n,
+    # whose defect is √n, do not pass in half precision either.
+    rounding = max(torch.finfo(values.dtype).eps, torch.finfo(torch.float32).eps)
+    limit = min(0.3 * rounding * 1e4, 0.3) * math.sqrt(values.shape[-1])
+    defect = unitarity_defect(values, probes=4, rng=rng)
+    # NaN does not pass.
+    if not bool((defect <= limit).all()):
+        raise ValueError(
+            f"a unitary parameter must be unitary, and one of shape {tuple(values.shape)} has a defect "
+            f"‖UᴴU − I‖ of about {float(defect.max()):.2g}, where rounding explains {limit:.2g}: begin with "
+            f"lowrank_unitary.reunitarize(U), or pass check=False to move it all the same."
+        )
+
+
+# What rebuilds a pickled parameter, for files that are read with weights_only=True.
+torch.serialization.add_safe_globals([mark_unitary])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+import numbers
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._array import validate
@@ -15,7 +18,7 @@ from ..tangent.momentum import MomentumState, momentum_step
 from ..tangent.sketch import compress_tangent, tangent_sketch
 from ..types import BodyFactors
 from .capture import captured_factors, clear
-from .marking import check_square, is_marked
+from .marking import check_square, check_unitary, is_marked
 
 Gradient = torch.Tensor | BodyFactors
 State = dict[str, Any]
@@ -31,6 +34,15 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     # The rule for all other parameters.
     ordinary: type[torch.optim.Optimizer]
 
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        self._found_unitary: set[torch.Tensor] = set()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What has been loaded or copied is checked anew."""
+        super().__setstate__(state)
+        self._found_unitary = set()
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, ``params`` and options such as ``unitary=True``, as ``torch.optim.Optimizer`` does."""
         super().add_param_group(param_group)
@@ -41,8 +53,12 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
+        for name in ("lr", "weight_decay"):
+            check_number(name, group[name])
+        for name in ("maximize", "unitary", "check"):
+            check_flag(name, group[name])
         validate.choice("update", group["update"], UPDATES)
-        for name in ("heal", "seed"):
+        for name in ("rank", "heal", "seed"):
             validate.count(name, group[name])
         for parameter in group["params"]:
             if group["unitary"]:
@@ -53,6 +69,8 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                 if group["heal"] > n:
                     raise ValueError(f"heal must be between 0 and n = {n}, got {group['heal']}.")
 
+    # As it is also under torch.compile, which would record the count of steps and the random numbers with it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters that have a gradient; `closure` evaluates the model and returns the loss."""
@@ -60,7 +78,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        positions, rest = itertools.count(), []
+        positions, rest, any_unitary = itertools.count(), [], False
         stacks: dict[Any, list[tuple[int, torch.Tensor, Gradient]]]
         for group in self.param_groups:
             others, stacks = [], {}
@@ -69,11 +87,16 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                 if not (group["unitary"] or is_marked(parameter)):
                     if "steps" in self.state.get(parameter, {}):
                         raise RuntimeError(
-                            "a parameter that was moved as a unitary one has lost its mark, as a deepcopy "
-                            "does: call mark_unitary on it, or use a group with unitary=True."
+                            "a parameter that was moved as a unitary one has no mark: call mark_unitary on "
+                            "it, or use a group with unitary=True."
                         )
                     others.append(parameter)
-                elif (gradient := _gradient(parameter)) is not None:
+                    continue
+                any_unitary = True
+                if (gradient := _gradient(parameter)) is not None:
+                    if parameter not in self._found_unitary and group["check"] and not is_zero(group["lr"]):
+                        check_unitary(parameter, [group["seed"], position])
+                        self._found_unitary.add(parameter)
                     kind = (
                         position if parameter.numel() > _STACKED else parameter.shape,
                         parameter.dtype,
@@ -85,11 +108,19 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             rest.append({**group, "params": others})
             for stack in stacks.values():
                 self._move_together(group, *zip(*stack, strict=True))
+        if not any_unitary:
+            raise RuntimeError(
+                f"{type(self).__name__} must have a unitary parameter, and none is marked and no group has "
+                f"unitary=True: call mark_unitary on those that are (again after to_empty, and after "
+                f"load_state_dict with assign=True), or use torch.optim.{self.ordinary.__name__}."
+            )
         if any(group["params"] for group in rest):
             # The same state and the same groups, without those that are unitary.
             inner = self.ordinary(rest)  # type: ignore[call-arg]
             inner.state = self.state
-            inner.step()
+            # Without the hooks of all optimisers, which run around this step already.
+            move = self.ordinary.step
+            getattr(move, "__wrapped__", move)(inner)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -101,7 +132,20 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the result of ``state_dict()``, to the last bit."""
-        super().load_state_dict(state_dict)
+        given: State = {}
+        # After all hooks that change the dict, and before all that read the result.
+        hooks = (
+            self.register_load_state_dict_pre_hook(lambda _, state_dict: given.update(state_dict)),
+            self.register_load_state_dict_post_hook(lambda _: self._as_given(given), prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _as_given(self, state_dict: dict[str, Any]) -> None:
+        """Restore what torch changes as it loads a state."""
         # Groups saved by another optimiser lack some options.
         for group in self.param_groups:
             for key, value in self.defaults.items():
@@ -138,18 +182,28 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         if isinstance(gradient, BodyFactors):
             # As many products as with an n×n gradient.
             gradient = compress_tangent(gradient, group["rank"], power_iterations=0, rng=rng)
+        # torch takes rates of shape (1,) too.
+        rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
         gradient, after = self.direction(group, unitary, gradient, before, rng)
-        after["steps"] = steps + 1
-        moved = unitary_step(
-            unitary,
-            gradient,
-            -group["lr"] if group["maximize"] else group["lr"],
-            rank=group["rank"],
-            update=group["update"],
-            heal=group["heal"],
-            rng=rng,
-            overwrite_unitary=True,
-        )
+        if is_zero(rate):
+            # No step: what there is stays, healing and averages included, and what there is not begins.
+            after = before or {key: torch.zeros_like(x) for key, x in after.items()} | {"steps": 0}
+            moved = unitary
+        else:
+            after["steps"] = steps + 1
+            moved = unitary_step(
+                unitary,
+                gradient,
+                -rate if group["maximize"] else rate,
+                rank=group["rank"],
+                update=group["update"],
+                heal=group["heal"],
+                rng=rng,
+                overwrite_unitary=is_readable(rate),
+            )
+        if not is_readable(rate):
+            # Chosen where the rate is, without waiting for it.
+            moved = unitary.copy_(torch.where(rate == 0, unitary, moved))
         for i, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
             if not alone:
                 parameter.copy_(moved[i])
@@ -162,6 +216,36 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     ) -> tuple[Gradient, State]:
         """The direction to move against, and the state for the next step."""
         raise NotImplementedError
+
+
+def is_readable(rate: float | torch.Tensor) -> bool:
+    """Whether a number can be had without waiting for a device."""
+    return not isinstance(rate, torch.Tensor) or rate.device.type == "cpu"
+
+
+def is_zero(rate: float | torch.Tensor) -> bool:
+    """Whether a number is known to be zero."""
+    return is_readable(rate) and bool(rate == 0)
+
+
+def check_number(name: str, value: Any, bound: float = math.inf) -> None:
+    """Raise unless an option is a number from 0 to below a bound; one on a device is not read."""
+    given = value
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}.")
+        value = value.item() if is_readable(value) else value.new_zeros((), device="cpu").item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {given!r} of type {type(given).__name__}.")
+    if not 0 <= float(value) < bound:
+        most = "finite" if bound == math.inf else f"less than {bound:g}"
+        raise ValueError(f"{name} must be at least 0 and {most}, got {given}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless an option is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r} of type {type(value).__name__}.")
 
 
 def _gradient(parameter: torch.Tensor) -> Gradient | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .optimiser import Gradient, State, UnitaryOptimiser, averaged
+from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_flag, check_number
 
 
 class UnitarySGD(UnitaryOptimiser):
@@ -43,6 +43,9 @@ class UnitarySGD(UnitaryOptimiser):
         taken; there is no other random state.
     unitary : bool
         Whether all parameters are unitary, unless their group says otherwise.
+    check : bool
+        Raise at the first step of a unitary parameter that four random probes find far from unitary, by more
+        than rounding explains; O(n²), once.
 
     Notes
     -----
@@ -84,6 +87,7 @@ class UnitarySGD(UnitaryOptimiser):
         heal: int = 1,
         seed: int = 0,
         unitary: bool = False,
+        check: bool = True,
     ) -> None:
         super().__init__(
             params,
@@ -98,12 +102,15 @@ class UnitarySGD(UnitaryOptimiser):
                 "heal": heal,
                 "seed": seed,
                 "unitary": unitary,
+                "check": check,
             },
         )
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise for options that a group cannot have."""
         super().check(group)
+        check_number("momentum", group["momentum"], bound=1)
+        check_flag("nesterov", group["nesterov"])
         options = ("lr", "momentum", "nesterov", "weight_decay")
         torch.optim.SGD([torch.zeros(1)], **{key: group[key] for key in options})
 

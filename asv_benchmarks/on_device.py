@@ -59,7 +59,17 @@ def run_tests(seconds):
     """Outcomes of the GPU tests."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-n0", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-m",
+            "gpu",
+            "--thorough",
+            "-q",
+            "-n0",
+            f"--junitxml={report}",
+        ]
         subprocess.run(command, cwd=ROOT, timeout=seconds, check=False)
         return read_tests(report)
 

@@ -21,7 +21,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
+    "sphinx_design",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 # A dollar next to a blank is a dollar.
@@ -40,18 +42,28 @@ numpydoc_show_class_members = False
 html_theme = "pydata_sphinx_theme"
 html_title = "lowrank_unitary"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
-# Only the API has pages of its own to list beside the text.
-html_sidebars = {page: [] for page in ("index", "data-flow", "conventions", "design")}
-html_sidebars |= {"contributing": [], "changelog": []}
+html_css_files = ["site.css", "layout.css"]
+# A page shows its section on the left; these two have none.
+html_sidebars = {"index": [], "quickstart": ["site-nav.html"]}
 html_show_sourcelink = False
+# In the list at the right a method goes without the name of its class.
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def shorten_citations(app, doctree, docname):
+    """Show [1] for a citation of a docstring, to which numpydoc has given a label of its own."""
+    for text in list(doctree.findall(nodes.Text)):
+        label = re.fullmatch(r"\[?R[0-9a-f]{12}-(\d+)\]?", text.astext())
+        if label:
+            text.parent.replace(text, nodes.Text(f"[{label[1]}]"))
 
 
 # Delimiters and the slash without the spaces of a relation, and as high as a letter, as TeX sets them.
@@ -101,3 +113,4 @@ def visit_math_block(translator, node):
 def setup(app):
     app.connect("doctree-resolved", take_marks)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("doctree-resolved", shorten_citations)

@@ -19,8 +19,8 @@ from .rotation.rotate import rotate
 from .rotation.transport import transport_rotation
 from .sketch.compress import add_factors, compress_factors
 from .sketch.error import SketchError, leave_one_out_error, sketch_error
+from .sketch.samples import random_test_matrix
 from .sketch.svd import svd_sketch
-from .sketch.test_matrix import random_test_matrix
 from .step import polar_projection, unitary_step, unitary_transport
 from .tangent.error import tangent_error
 from .tangent.momentum import MomentumState, momentum_step

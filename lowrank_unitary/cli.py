@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +27,7 @@ from .studies import STUDIES, load_study
 if TYPE_CHECKING:
     from .studies.study import Case, Study
 
-# What commands import beyond the library's own dependencies, and the distributions it comes from.
+# Modules that commands import beyond the library's dependencies, and their distributions.
 _STUDY_PACKAGES = {"rich": "rich", "matplotlib": "matplotlib", "threadpoolctl": "threadpoolctl"}
 _DEMO_PACKAGES = {"sklearn": "scikit-learn", **_STUDY_PACKAGES}
 _NAMESPACES = {
@@ -35,33 +39,21 @@ _NAMESPACES = {
     "dask": ("dask",),
 }
 _FIGURE_KINDS = (".png", ".pdf", ".svg")
-# `--quick` takes these where nothing else was asked for.
+# `--quick` takes these unless other values are given.
 _QUICK_STEPS = 200
 # Size of the recurrent matrix from which BLAS may use all of its threads.
 _THREADS_PAY_FROM = 256
-# The largest rank that is compared.
+# The largest rank of the comparison.
 _SMALLEST_HIDDEN = 4
 _INTERRUPTED = 130
 _FILE_WIDTH = 140
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand; return the exit status.
 
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line; that of the process by default.
-
-    Returns
-    -------
-    int
-        The exit status: 0, 1 where something needed is missing, 130 where the user interrupted.
-
-    Raises
-    ------
-    SystemExit
-        Status 2 for a command line that makes no sense; 0 after ``--help`` and ``--version``.
+    0; 1 where something needed is missing; 130 where the user interrupted. SystemExit with 2 for an invalid
+    command line, with 0 after ``--help`` and ``--version``.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -96,7 +88,7 @@ def _add_demo(commands: Any) -> None:
         "larger ones OPENBLAS_NUM_THREADS=1 (or what your BLAS reads) asks for the same.",
     )
     demo.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps unless --steps is given")
-    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of start, minibatches and sketches")
+    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of all random numbers (default 0)")
     demo.add_argument(
         "--hidden",
         type=_whole_number(_SMALLEST_HIDDEN),
@@ -110,7 +102,7 @@ def _add_demo(commands: Any) -> None:
         type=_figure_file,
         default=Path("digits_demo.png"),
         metavar="FILE",
-        help="the figure (.png, .pdf or .svg; default digits_demo.png); the curves go beside it as .csv",
+        help="the figure (.png, .pdf or .svg; default digits_demo.png); curves next to it as .csv",
     )
     demo.set_defaults(run=_demo)
 
@@ -120,14 +112,14 @@ def _add_study(commands: Any) -> None:
     study = commands.add_parser(
         "study",
         help="measure how exact and how unitary the updates are, and write figures and a report",
-        description="Measure, write DIR/NAME.csv and DIR/NAME.png, and gather all that is there in "
-        "DIR/report.html. What has been measured before is not measured again.",
+        description="Measure, write DIR/NAME.csv and DIR/NAME.png, and show all results in "
+        "DIR/report.html. Earlier measurements are kept.",
         epilog=f"studies:\n{listed}\n  {'all':<18}every one of them (about two minutes on two cores)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     study.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help="one of those below")
     study.add_argument("--full", action="store_true", help="more sizes and longer runs, an hour or more")
-    study.add_argument("--seed", type=_whole_number(0), default=0, help="of all draws (default 0)")
+    study.add_argument("--seed", type=_whole_number(0), default=0, help="of all random numbers (default 0)")
     study.add_argument(
         "--jobs", type=_whole_number(1), metavar="N", help="processes (default: one for each CPU)"
     )
@@ -163,6 +155,8 @@ def _whole_number(least: int) -> Callable[[str], int]:
 
 def _figure_file(text: str) -> Path:
     path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, got {text!r}, which is a folder")
     if path.suffix.lower() not in _FIGURE_KINDS:
         kinds = ", ".join(_FIGURE_KINDS)
         raise argparse.ArgumentTypeError(f"must end in one of {kinds}, got {text!r}")
@@ -174,7 +168,7 @@ def _figure_file(text: str) -> Path:
 
 
 def _lacks(command: str, packages: dict[str, str]) -> bool:
-    """Say what is to be installed, if anything is."""
+    """Say what is to be installed, if anything is missing."""
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         needed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
@@ -197,12 +191,14 @@ def _study(options: argparse.Namespace) -> int:
 
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.output):
+            pass
     except OSError as error:
-        print(f"lowrank-unitary study cannot make the folder {options.output}: {error}", file=sys.stderr)
+        print(f"lowrank-unitary study cannot write to the folder {options.output}: {error}", file=sys.stderr)
         return 1
     names = list(STUDIES) if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
-    # Into a file or a pipe the tables need not be as narrow as 80 columns.
+    # In a file or a pipe the tables may be wider than 80 columns.
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     columns = (
         TextColumn("{task.description}"),
@@ -222,27 +218,36 @@ def _study(options: argparse.Namespace) -> int:
             done += 1
             progress.update(bar, advance=study.cost(case), description=study.name, cases=f"{done}/{count}")
 
-        died = None
+        died: Exception | None = None
         try:
-            outcome = runner.run_studies(
-                studies, options.output, full=options.full, seed=options.seed, jobs=options.jobs, watch=watch
-            )
-        except runner.WorkerDied as error:
+            with _ended_in_order():
+                outcome = runner.run_studies(
+                    studies,
+                    options.output,
+                    full=options.full,
+                    seed=options.seed,
+                    jobs=options.jobs,
+                    watch=watch,
+                )
+        except (runner.WorkerDied, runner.UnreadableResults, OSError) as error:
             outcome, died = runner.Outcome(), error
-    for study in studies:
-        rows = runner.Results(study, options.output, options.seed).rows()
-        if not rows:
-            continue
-        report.write_figure(study, rows, options.output)
-        header, lines = study.table(rows)
-        console.print(f"\n{study.title}", style="bold", markup=False, highlight=False)
-        table = Table(*header, box=box.SIMPLE, padding=(0, 1))
-        for line in lines:
-            table.add_row(*map(escape, line))
-        console.print(table)
-    # The page shows what other runs left in the folder, too.
-    page = report.write_report([load_study(name) for name in STUDIES], options.output)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    try:
+        for study in studies:
+            rows = runner.Results(study, options.output, options.seed).rows()
+            if not rows:
+                continue
+            header, lines = study.table(rows)
+            console.print(f"\n{study.title}", style="bold", markup=False, highlight=False)
+            table = Table(*header, box=box.SIMPLE, padding=(0, 1))
+            for line in lines:
+                table.add_row(*map(escape, line))
+            console.print(table)
+            report.write_figure(study, rows, options.output)
+        # The page shows what other runs left in the folder, too.
+        page = report.write_report([load_study(name) for name in STUDIES], options.output)
+        console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    except (runner.UnreadableResults, OSError) as error:
+        died = died or error
     for study, case, message in outcome.failures:
         print(f"{study.name} {case} failed: {message}", file=sys.stderr)
     if outcome.interrupted:
@@ -253,10 +258,23 @@ def _study(options: argparse.Namespace) -> int:
     return 1 if outcome.failures or died else 0
 
 
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM raise, as an interrupt does, so that worker processes are ended first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _demo(options: argparse.Namespace) -> int:
     if _lacks("demo", _DEMO_PACKAGES):
         return 1
-    # Only now: the library and the other commands work without these packages.
+    # Imported here: the library and the other commands work without these packages.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from threadpoolctl import threadpool_limits
@@ -264,6 +282,16 @@ def _demo(options: argparse.Namespace) -> int:
     from .demo import digits
     from .demo import report as digits_report
 
+    curves = options.output.with_suffix(".csv")
+    try:
+        # Before minutes of training, not after.
+        with tempfile.TemporaryFile(dir=options.output.parent):
+            pass
+        for file in filter(Path.exists, (options.output, curves)):
+            file.open("r+b").close()
+    except OSError as error:
+        print(f"lowrank-unitary demo cannot write its results: {error}", file=sys.stderr)
+        return 1
     settings = digits.Settings(hidden=options.hidden, seed=options.seed)
     steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
     settings = dataclasses.replace(settings, steps=steps)
@@ -284,7 +312,7 @@ def _demo(options: argparse.Namespace) -> int:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # Small products gain nothing from threads, and lose much where those of numpy and scipy compete.
+    # Small products gain nothing from threads, and slow down where those of numpy and scipy compete.
     limit = threadpool_limits(1 if settings.hidden < _THREADS_PAY_FROM else None, user_api="blas")
     with limit, Progress(*columns, console=console, refresh_per_second=4) as progress:
         bar = progress.add_task("", total=steps * len(digits.METHODS))
@@ -300,10 +328,23 @@ def _demo(options: argparse.Namespace) -> int:
         console.print("none yet, and no file was written.")
         return _INTERRUPTED
     console.print(digits_report.table(runs, threads))
-    curves = options.output.with_suffix(".csv")
-    digits_report.write_curves(runs, curves)
-    digits_report.figure(runs, settings).savefig(options.output, dpi=150)
-    console.print(f"Figure: {options.output}\nCurves: {curves}", highlight=False, soft_wrap=True)
+    figure, failed = digits_report.figure(runs, settings), None
+    for folder in (options.output.parent, Path(tempfile.gettempdir())):
+        # A disk may have filled up meanwhile: then into the folder of temporary files.
+        output = folder / options.output.name
+        try:
+            digits_report.write_curves(runs, output.with_suffix(".csv"))
+            figure.savefig(output, dpi=150)
+        except OSError as error:
+            failed = error
+            print(f"lowrank-unitary demo cannot write {output}: {error}", file=sys.stderr)
+            continue
+        console.print(
+            f"Figure: {output}\nCurves: {output.with_suffix('.csv')}", highlight=False, soft_wrap=True
+        )
+        break
+    if failed:
+        return 1
     return 0 if complete else _INTERRUPTED
 
 
@@ -348,7 +389,7 @@ def _installed(*distributions: str) -> str:
 
 
 def _namespaces() -> list[str]:
-    # Looked up, not imported: a framework may take seconds to load, and may be what is broken.
+    # Found, not imported: a framework may take seconds to load, or be broken.
     return [f"{name} {_installed(*where)}" for name, where in _NAMESPACES.items() if find_spec(name)]
 
 
@@ -390,7 +431,7 @@ def _cupy_gpu() -> str:
 
 
 def _torch_gpu() -> str:
-    # A build without CUDA says so in its version; importing it would take a second to learn nothing.
+    # A build without CUDA says so in its version, without an import.
     if find_spec("torch") is None or "+cpu" in _installed("torch"):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Steps on cupy arrays that are recorded once and replayed as a CUDA graph."""
+"""Steps on cupy arrays, recorded once and replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -14,40 +14,34 @@ __all__ = ["StepGraph"]
 
 
 class StepGraph:
-    """A step in place, recorded in a CUDA graph, to be replayed with new contents of its arrays.
+    """A step in place, recorded in a CUDA graph and replayed with new contents of its arrays.
 
-    A small step costs a few kernels of some microseconds each, and several times that for the Python that
-    starts them one by one. A replay starts them all at once.
+    A small step takes a few kernels of some microseconds, and several times that to launch them from Python.
+    A replay launches them all at once.
 
     Parameters
     ----------
     step : callable
-        Takes no arguments; calls routines of this library, or any others that run on cupy's current stream
-        and wait for nothing. Whatever it reads that is no array is recorded as it is: a step size that
-        changes must be an array, and so must a seed (two whole numbers, the upper and the lower 32 bits).
+        Without arguments; calls routines of this library, or others that run on cupy's current stream without
+        synchronisation. What is no array is recorded as a constant: a step size that changes must be an
+        array, and so must a seed (two whole numbers, the upper and the lower 32 bits).
     written : cupy.ndarray
-        All arrays that exist before and that the step writes to. The step is called twice, once to compile
-        what it needs and once to be recorded, and leaves them as they were.
+        All existing arrays that the step writes to. The step is called twice, to compile and to record, and
+        leaves them unchanged.
 
     Attributes
     ----------
     result
-        What the step has returned. Its arrays are written to by every replay.
-
-    Raises
-    ------
-    TypeError
-        If no cupy array is given.
+        The return value of the step. Every replay writes to its arrays.
 
     Notes
     -----
-    All memory that the step allocates comes from a pool of this object, and nobody else gets it as long as
-    the object lives: replays write to it. In torch the same is done by ``torch.cuda.graph``, which takes the
-    routines of this library as they are.
+    The memory that the step allocates belongs to this object as long as it lives: replays write to it. For
+    torch use ``torch.cuda.graph``, which records the routines of this library as they are.
 
     Examples
     --------
-    Healed along new directions at every replay, and with a step size that may change::
+    With new healing directions at every replay, and a step size that may change::
 
         import cupy
         import lowrank_unitary as lu

@@ -1,4 +1,4 @@
-"""The library for arrays of frameworks that the array API does not cover, such as TensorFlow's."""
+"""The library for arrays of frameworks without the array API, such as TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["via_dlpack"]
 def via_dlpack(
     function: Callable[..., Any], /, *, back: Callable[[Any], Any] | None = None
 ) -> Callable[..., Any]:
-    """The same routine for arrays of other frameworks: numpy sees them, and the results are theirs again.
+    """The same routine for arrays of other frameworks, by way of numpy views.
 
     Parameters
     ----------
@@ -24,26 +24,21 @@ def via_dlpack(
         Any routine of the library that takes and returns arrays, alone or in (named) tuples.
     back : callable, optional
         Makes an array of the framework from a numpy array. By default ``convert_to_tensor``, or else
-        ``from_dlpack``, of the top module of the framework that the array arguments come from.
+        ``from_dlpack``, of the framework's top module.
 
     Returns
     -------
     callable
-        With the arguments of `function`. Arrays with ``__dlpack__`` are seen where they are, with no copy;
-        what has only ``__array__`` (a TensorFlow variable) is converted by it. All other arguments, and calls
-        with arrays of numpy, torch, JAX or cupy only, pass through.
-
-    Raises
-    ------
-    TypeError
-        For arrays of several such frameworks, on a device other than the CPU, of a dtype that numpy does not
-        have, or from a framework that `back` is needed for. All else is raised by `function`.
+        With the arguments of `function`. Arrays with ``__dlpack__`` are used without a copy; those with only
+        ``__array__`` (a TensorFlow variable) are converted by it. Other arguments, and arrays of numpy,
+        torch, JAX or cupy, pass through.
 
     Notes
     -----
-    The arrays are read-only for `function`, which refuses to overwrite them. ``from_dlpack`` takes the memory
-    of a result as it is; ``convert_to_tensor`` copies it, O(n²): TensorFlow's kernels want an alignment that
-    numpy does not keep. Results are constants for automatic differentiation.
+    Arrays must be on the CPU, from one framework and of a dtype that numpy has; `function` cannot overwrite
+    them. ``from_dlpack`` takes results without a copy; ``convert_to_tensor`` copies, O(n²), as TensorFlow's
+    kernels need an alignment that numpy does not guarantee. Results are constants for automatic
+    differentiation.
 
     Examples
     --------
@@ -60,14 +55,14 @@ def via_dlpack(
     def converting(*args: Any, **kwargs: Any) -> Any:
         found: list[Any] = []
 
-        def seen(x: Any) -> Any:
+        def viewed(x: Any) -> Any:
             if compat.is_array_api_obj(x) or not (hasattr(x, "__dlpack__") or hasattr(x, "__array__")):
                 return x
             found.append(x)
             return _read_only(x)
 
-        args = _each(seen, args)
-        kwargs = {name: _each(seen, value) for name, value in kwargs.items()}
+        args = _each(viewed, args)
+        kwargs = {name: _each(viewed, value) for name, value in kwargs.items()}
         if not found:
             return function(*args, **kwargs)
         make = _way_back(found) if back is None else back
@@ -78,7 +73,7 @@ def via_dlpack(
 
 
 def _each(change: Callable[[Any], Any], value: Any) -> Any:
-    """`value` with all that is in it changed, if it is a tuple."""
+    """`change` of a value, or of everything in a tuple."""
     if not isinstance(value, tuple):
         return change(value)
     parts = (_each(change, part) for part in value)
@@ -91,14 +86,14 @@ def _read_only(x: Any) -> np.ndarray[Any, Any]:
     except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"arrays must be on the CPU, hold values and have a dtype of numpy's, got {type(x).__module__}."
-            f"{type(x).__name__}, which numpy cannot see ({error}): move or convert it first."
+            f"{type(x).__name__}, which numpy cannot read ({error}): move or convert it first."
         ) from error
     view.flags.writeable = False
     return view
 
 
 def _exportable(x: Any) -> np.ndarray[Any, Any]:
-    """An array that may leave: what is returned as it came in is read-only, which DLPack has no word for."""
+    """A writeable array: DLPack cannot export the read-only one of an argument that is returned."""
     x = np.asarray(x)
     return x if x.flags.writeable else x.copy()
 
@@ -109,7 +104,7 @@ def _way_back(found: list[Any]) -> Callable[[Any], Any]:
         raise TypeError(
             f"arrays must come from one framework, got {' and '.join(roots)}: convert them to one."
         )
-    # In this order: TensorFlow's own from_dlpack takes any memory, and its kernels end the process over it.
+    # In this order: TensorFlow's from_dlpack accepts any alignment, and its kernels then crash.
     for name in ("convert_to_tensor", "from_dlpack"):
         if hasattr(sys.modules[roots[0]], name):
             make: Callable[[Any], Any] = getattr(sys.modules[roots[0]], name)

@@ -1,4 +1,4 @@
-"""Optimisers for optax that move unitary matrices by low-rank steps; imported only on request.
+"""Optimisers for optax that move unitary matrices by low-rank steps.
 
 gradient of jax.grad ─conjugate→ direction of steepest ascent ─sketch→ body factors
                      ─momentum, Adam→ body factors ─rotate U→ update U_new − U
@@ -35,17 +35,17 @@ Direction = Callable[[Array, Any, Any, RNG], tuple[Any, Any]]
 
 
 class UnitaryState(NamedTuple):
-    """What an optimiser carries from step to step: arrays, to be saved like any others.
+    """The state of an optimiser, arrays only.
 
     Attributes
     ----------
     count : array, shape ()
         Number of steps taken, int32.
     key : array, shape (2,)
-        The words of a JAX key of the kind threefry2x32, made of the seed; a step takes its own from it by the
-        count, and every leaf another one.
+        The words of a JAX key of the kind threefry2x32, from the seed; a key for every step and leaf is
+        derived from it.
     momentum : pytree like the parameters
-        A :class:`~lowrank_unitary.MomentumState` for every leaf, or None where there is no momentum.
+        A :class:`~lowrank_unitary.MomentumState` for every leaf, or None without momentum.
     """
 
     count: Array
@@ -63,47 +63,34 @@ def unitary_sgd(
     heal: int = 1,
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent over unitary matrices, as ``optax.sgd`` is over all.
+    """Stochastic gradient descent over unitary matrices, in the manner of ``optax.sgd``.
 
     Parameters
     ----------
     learning_rate : float, array or schedule
-        η, or a function of the number of steps taken. May be traced.
+        η, or a function of the number of steps. May be traced.
     rank : int
-        k, the number of columns that a gradient and the momentum are kept to, from 1 to the smallest n.
+        k, the number of columns of sketches and momentum, from 1 to the smallest n.
     momentum : float
-        β, from 0 to less than 1. The average tangent M ← βM + A is kept in the body frame, where it stays a
-        tangent as U moves.
+        β, from 0 to less than 1, of the average tangent M ← βM + A in the body frame.
     nesterov : bool
         Move along A + βM in place of M.
-    update : {"geodesic", "cayley", "polar"}
-        How U moves: along the geodesic, or straight and projected back.
-    heal : int
-        Number p of random probes, which keep rounding from adding up: see
-        :func:`~lowrank_unitary.unitary_step`.
+    update, heal : as for :func:`~lowrank_unitary.unitary_step`
     seed : int
         Of all random numbers.
 
     Returns
     -------
     optax.GradientTransformation
-        Its update needs the parameters, ``update(gradients, state, params)``, and returns U_new − U.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, for leaves that are not stacks of square matrices, and where
-        parameters are not given.
+        Its update needs the parameters, ``update(gradients, state, params)``, and returns U_new − U. All
+        leaves must be stacks of square matrices.
 
     Notes
     -----
-    Arrays among the gradients are what ``jax.grad`` returns, which for complex parameters is the conjugate of
-    the direction of steepest ascent; they are conjugated here, once. LowRankFactors and BodyFactors in the
-    place of an array stand for the direction of steepest ascent, as everywhere in the library, and are not
-    conjugated.
-
-    It must come last in ``optax.chain``: a multiple of U_new − U leads away from the unitary matrices. O(kn²)
-    for a step; with momentum healing reads U once more.
+    O(kn²) a step; with momentum healing reads U once more. Arrays among the gradients are those of
+    ``jax.grad``, for complex parameters the conjugate of the direction of steepest ascent; they are
+    conjugated here. LowRankFactors and BodyFactors in place of an array are not conjugated. It must come last
+    in ``optax.chain``: a multiple of U_new − U leads away from the unitary matrices.
 
     Examples
     --------
@@ -154,36 +141,15 @@ def unitary_adam(
 
     Parameters
     ----------
-    learning_rate : float, array or schedule
-        η, or a function of the number of steps taken. May be traced.
+    learning_rate, rank, update, heal, seed : as for :func:`unitary_sgd`
     b1, b2 : float
         The decays of the average tangent and of its mean squares, from 0 to less than 1.
-    eps : float
-        Added to the root mean squares that a direction is divided by: see
-        :func:`~lowrank_unitary.momentum_step`.
-    rank : int
-        k, the number of columns that a gradient and the momentum are kept to, from 1 to the smallest n.
-    scaling : {"scalar", "rows"}
-        Mean squares of the whole tangent, or row by row: see :func:`~lowrank_unitary.momentum_step`.
-    nesterov : bool
-        Look ahead: see :func:`~lowrank_unitary.momentum_step`.
-    update, heal, seed
-        As for :func:`unitary_sgd`.
-
-    Returns
-    -------
-    optax.GradientTransformation
-        As for :func:`unitary_sgd`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for :func:`unitary_sgd`.
+    eps, scaling, nesterov : as for :func:`~lowrank_unitary.momentum_step`
 
     Notes
     -----
-    Gradients, chains and cost as for :func:`unitary_sgd`. With scaling="scalar" the direction has entries of
-    root mean square 1 or so, and turns U by angles of about η√n.
+    Gradients, chains and cost as for :func:`unitary_sgd`. With scaling="scalar" the entries of the direction
+    have a root mean square of about 1; it turns U by angles of about η√n.
 
     Examples
     --------
@@ -235,10 +201,10 @@ def _optimiser(
 
     def init(params: Any) -> UnitaryState:
         leaves, tree = _leaves(params)
-        start = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
-        # One kind of key whatever the default is, and as plain words, which any checkpoint can hold.
+        averages = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
+        # One kind of key whatever the default is, as plain words for checkpoints.
         words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(start))
+        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(averages))
 
     def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
         if params is None:
@@ -247,20 +213,20 @@ def _optimiser(
                 "Call update(gradients, state, params)."
             )
         leaves, tree = _leaves(params)
-        # The gradient in the place of a leaf may be factors, two arrays.
+        # The gradient of a leaf may be factors, two arrays.
         given = zip(leaves, tree.flatten_up_to(gradients), tree.flatten_up_to(state.momentum), strict=True)
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        # optax.inject_hyperparams makes numbers complex beside complex parameters.
+        # optax.inject_hyperparams makes numbers complex for complex parameters.
         eta = jnp.real(jnp.asarray(eta))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.count)
         updates, momentum = [], []
         for index, ((name, U), G, carried) in enumerate(given):
-            draws = jax.random.fold_in(key, index)
+            leaf_key = jax.random.fold_in(key, index)
             try:
                 thin = isinstance(G, LowRankFactors | BodyFactors)
                 G = jax.tree.map(jnp.asarray if thin else jnp.conj, G)
-                along, carried = direction(U, G, carried, draws)
-                moved = unitary_step(U, along, eta, rank=rank, update=update, heal=heal, rng=draws)
+                along, carried = direction(U, G, carried, leaf_key)
+                moved = unitary_step(U, along, eta, rank=rank, update=update, heal=heal, rng=leaf_key)
             except (TypeError, ValueError) as error:
                 error.add_note(f"This happened at {name}.")
                 raise
@@ -279,7 +245,7 @@ def _body_factors(U: Array, G: Any, rank: int, key: RNG) -> BodyFactors:
 
 
 def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
-    """The matrices with their names, and the structure that they stand in."""
+    """The matrices with their names, and the tree structure."""
     leaves, tree = jax.tree.flatten_with_path(params)
     named = [(f"params{jax.tree_util.keystr(path)}", jnp.asarray(U)) for path, U in leaves]
     for name, U in named:

@@ -1,8 +1,9 @@
-"""Dense definitions, O(n³), in extended precision: the judge of everything else.
+"""Dense definitions, O(n³), in extended precision: the reference of all tests.
 
-numpy only, and nothing of this package is imported. Arguments are converted to ``numpy.longdouble`` or
-``numpy.clongdouble`` (64 significant bits on x86, double elsewhere), results stay in it. Every function is
-built from matrix products alone, since LAPACK knows no extended precision. Leading axes are a batch.
+numpy only; nothing of this package is imported. Arguments are array-likes of shape (…, n, n), thin factors
+(…, n, k). They are converted to ``numpy.longdouble`` or ``numpy.clongdouble`` (64 significant bits on x86,
+double elsewhere), the dtype of the results, matrices (…, n, n) or one number for each. All but the first
+guesses are matrix products, since LAPACK has no extended precision.
 """
 
 from __future__ import annotations
@@ -16,67 +17,30 @@ Extended = np.ndarray[Any, Any]
 
 
 def extended(x: ArrayLike) -> Extended:
-    """A copy in extended precision, real or complex as the argument is.
-
-    Parameters
-    ----------
-    x : array_like
-        Real or complex numbers.
-
-    Returns
-    -------
-    ndarray of longdouble or clongdouble
-    """
+    """A copy in extended precision, real or complex as the argument is."""
     x = np.asarray(x)
     return x.astype(np.clongdouble if np.iscomplexobj(x) else np.longdouble)
 
 
 def adjoint(x: Extended) -> Extended:
-    """Conjugate transpose of the last two axes.
-
-    Parameters
-    ----------
-    x : ndarray, shape (…, m, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, m)
-    """
+    """Conjugate transpose of the last two axes."""
     return np.conj(np.swapaxes(x, -1, -2))
 
 
 def skew(x: Extended) -> Extended:
-    """The skew-Hermitian part (X − Xᴴ)/2.
-
-    Parameters
-    ----------
-    x : ndarray, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """The skew-Hermitian part (X − Xᴴ)/2."""
     return (x - adjoint(x)) / 2
 
 
 def exponential(x: ArrayLike) -> Extended:
-    """Matrix exponential by Taylor series, scaling and squaring.
-
-    Parameters
-    ----------
-    x : array_like, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """Matrix exponential by Taylor series, scaling and squaring."""
     x = extended(x)
     norm = float(np.max(_norm(x), initial=0.0))
     squarings = max(0, int(np.ceil(np.log2(norm))) + 2) if norm > 0 else 0
     scaled = x / np.longdouble(2) ** squarings
-    # Change = e^A − I is what is stored: squaring it loses no digits of a small exponent.
+    # Change = e^A − I is stored: squaring it loses no digits of a small exponent.
     change = term = scaled
-    # ‖A‖ ≤ ¼ after scaling: the first term left out is below 1e-22.
+    # ‖A‖ ≤ ¼ after scaling: the first omitted term is below 1e-22.
     for j in range(2, 15):
         term = term @ scaled / j
         change = change + term
@@ -86,31 +50,13 @@ def exponential(x: ArrayLike) -> Extended:
 
 
 def cayley(x: ArrayLike) -> Extended:
-    """The Cayley transform (I + X/2)(I − X/2)⁻¹.
-
-    Parameters
-    ----------
-    x : array_like, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """The Cayley transform (I + X/2)(I − X/2)⁻¹."""
     x = extended(x)
     return (_eye(x) + x / 2) @ inverse(_eye(x) - x / 2)
 
 
 def inverse(x: ArrayLike) -> Extended:
-    """Inverse: LAPACK in double precision, refined by Newton–Schulz steps.
-
-    Parameters
-    ----------
-    x : array_like, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """Inverse: LAPACK in double precision, refined by Newton–Schulz steps."""
     x = extended(x)
     y = extended(np.linalg.inv(_double(x)))
     for _ in range(3):
@@ -119,23 +65,10 @@ def inverse(x: ArrayLike) -> Extended:
 
 
 def polar_factor(x: ArrayLike) -> Extended:
-    """The unitary polar factor: SVD in double precision, corrected in extended precision.
+    """The unitary polar factor P of X = P H, H Hermitian and positive, for X not singular.
 
-    Parameters
-    ----------
-    x : array_like, shape (…, n, n)
-        Not singular.
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-        P with X = P H, H Hermitian and positive.
-
-    Notes
-    -----
-    For an approximate P the product PᴴX is H up to a small skew part, which the rotation exp(K) removes,
-    HK + KH = PᴴX − XᴴP. In the basis of right singular vectors this is a division by s_i + s_j. Every
-    correction gains about as many digits as double precision has.
+    SVD in double precision, then corrections in extended precision: P exp(K) with HK + KH = PᴴX − XᴴP, a
+    division by s_i + s_j in the basis of right singular vectors.
     """
     x = extended(x)
     u, s, vh = (extended(part) for part in np.linalg.svd(_double(x)))
@@ -152,94 +85,37 @@ def _newton_schulz(p: Extended) -> Extended:
 
 
 def transport(unitary: ArrayLike, left: ArrayLike, right: ArrayLike, update: str = "geodesic") -> Extended:
-    """U exp(Ω), or U times the Cayley transform of Ω, for Ω = skew(Uᴴ left rightᴴ).
-
-    Parameters
-    ----------
-    unitary : array_like, shape (…, n, n)
-    left, right : array_like, shape (…, n, k)
-    update : {"geodesic", "cayley"}
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """U exp(Ω), or U times the Cayley transform of Ω, for Ω = skew(Uᴴ left rightᴴ)."""
     u, a, b = extended(unitary), extended(left), extended(right)
     omega = skew((adjoint(u) @ a) @ adjoint(b))
     return u @ {"geodesic": exponential, "cayley": cayley}[update](omega)
 
 
 def polar(unitary: ArrayLike, left: ArrayLike, right: ArrayLike) -> Extended:
-    """U polar(I + Uᴴ left rightᴴ): for unitary U, the unitary matrix nearest to U + left rightᴴ.
-
-    Parameters
-    ----------
-    unitary : array_like, shape (…, n, n)
-    left, right : array_like, shape (…, n, k)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """U polar(I + Uᴴ left rightᴴ): for unitary U, the unitary matrix nearest to U + left rightᴴ."""
     u, a, b = extended(unitary), extended(left), extended(right)
     return u @ polar_factor(_eye(u) + (adjoint(u) @ a) @ adjoint(b))
 
 
 def tangent(unitary: ArrayLike, gradient: ArrayLike) -> Extended:
-    """The body-frame tangent part (UᴴG − GᴴU)/2 of a gradient.
-
-    Parameters
-    ----------
-    unitary, gradient : array_like, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """The body-frame tangent part (UᴴG − GᴴU)/2 of a gradient."""
     return skew(adjoint(extended(unitary)) @ extended(gradient))
 
 
 def rotation_matrix(left: ArrayLike, right: ArrayLike) -> Extended:
-    """The n×n matrix I + left rightᴴ.
-
-    Parameters
-    ----------
-    left, right : array_like, shape (…, n, w)
-
-    Returns
-    -------
-    ndarray, shape (…, n, n)
-    """
+    """The n×n matrix I + left rightᴴ, for factors (…, n, w)."""
     product = extended(left) @ adjoint(extended(right))
     return _eye(product) + product
 
 
 def unitarity_defect(unitary: ArrayLike) -> Extended:
-    """Frobenius norm of UᴴU − I.
-
-    Parameters
-    ----------
-    unitary : array_like, shape (…, n, n)
-
-    Returns
-    -------
-    ndarray, shape (…)
-    """
+    """Frobenius norm of UᴴU − I."""
     u = extended(unitary)
     return _norm(adjoint(u) @ u - _eye(u))
 
 
 def spectral_norm(x: ArrayLike) -> np.ndarray[Any, Any]:
-    """Largest singular value, computed in double precision after scaling.
-
-    Parameters
-    ----------
-    x : array_like, shape (…, m, n)
-
-    Returns
-    -------
-    ndarray, shape (…)
-    """
+    """Largest singular value, computed in double precision after scaling."""
     x = extended(x)
     scale = np.max(np.abs(x), axis=(-2, -1), keepdims=True)
     scale = np.where(scale > 0, scale, 1)

@@ -13,8 +13,8 @@ from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_row
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
 from .rotation.transport import TRANSPORTS, transport_rotation
+from .sketch.samples import Samples
 from .sketch.svd import METHODS, svd_sketch
-from .sketch.test_matrix import Samples
 from .tangent.sketch import Tangent, compress_tangent, samples_for, sketch_tangent
 from .types import BodyFactors, LowRankFactors, LowRankRotation, composed
 from .unitary.heal import healing_rotation, orthonormal_probes
@@ -43,34 +43,20 @@ def unitary_transport(
     left, right : array, shape (…, n, k)
         The step left @ rightᴴ in the ambient frame, sign and step size included: to descend along a
         gradient a bᴴ by a step of size η, left = −ηa and right = b.
-    update : {"geodesic", "cayley"}
-        See :func:`transport_rotation`.
-    core : {"auto", "gram", "orthonormal"}
-        See :func:`transport_rotation`.
-    heal : int
-        Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
-        read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
-    overwrite_unitary : bool
-        Write the result into `unitary` where its kind allows it (not JAX).
+    update, core : as for :func:`transport_rotation`
+    heal, rng, overwrite_unitary : as for :func:`unitary_step`
 
     Returns
     -------
     array, shape (…, n, n)
         U exp(skew(Uᴴ left rightᴴ)), with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
-
     Notes
     -----
-    10kn² operations (real) and O(nk² + k³) for the core; no n×n factorisation. Whoever holds c = Uᴴ left
-    already calls ``rotate(U, transport_rotation(BodyFactors(c, right)))`` and saves one read of U. A real
-    step cannot change det U. A column-major U may be moved from its other side, exp(skew(left rightᴴUᴴ)) U:
-    the same for unitary U, and different by the defect of U times the step otherwise.
+    10kn² operations (real) and O(nk² + k³) for the core. Where c = Uᴴ left is known,
+    ``rotate(U, transport_rotation(BodyFactors(c, right)))`` saves one read of U. A real step cannot change
+    det U. A column-major U may be moved from its other side, exp(skew(left rightᴴUᴴ)) U: the same for unitary
+    U, else different by the defect of U times the step.
 
     References
     ----------
@@ -105,36 +91,19 @@ def polar_projection(
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        U, unitary or orthogonal.
-    left, right : array, shape (…, n, k)
-        The step left @ rightᴴ in the ambient frame, sign and step size included.
-    core : {"auto", "gram", "orthonormal"}
-        See :func:`polar_rotation`.
-    heal : int
-        Number p of random probes: the unitarity defect of U also contracts by about 1 − p/n, at no further
-        read of U (:func:`heal_unitary`). 0 leaves the defect as it is.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
-    overwrite_unitary : bool
-        Write the result into `unitary` where its kind allows it (not JAX).
+    unitary, left, right : as for :func:`unitary_transport`
+    core : as for :func:`polar_rotation`
+    heal, rng, overwrite_unitary : as for :func:`unitary_step`
 
     Returns
     -------
     array, shape (…, n, n)
         U polar(I + Uᴴ left rightᴴ), with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
-
     Notes
     -----
-    For unitary U this is the polar factor of U + left rightᴴ. A defect that U already has is left exactly as
-    it is, where the polar factor of U + left rightᴴ would remove it at O(n³). 10kn² operations (real)
-    and O(nk² + k³) for the core. A column-major U may be moved from its other side, polar(I + left rightᴴUᴴ)
-    U: the same for unitary U, and different by the defect of U times the step otherwise.
+    For unitary U this is the polar factor of U + left rightᴴ; a defect of U stays as it is. Cost, and
+    column-major U, as for :func:`unitary_transport`.
 
     References
     ----------
@@ -174,41 +143,36 @@ def unitary_step(
     unitary : array, shape (…, n, n)
         U, unitary or orthogonal.
     gradient : array, shape (…, n, n), LowRankFactors or BodyFactors
-        G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is,
-        the complex conjugate of what ``jax.grad`` returns for complex input. LowRankFactors stand for it as a
-        sum of outer products, BodyFactors for UᴴG, which spares reads of U.
+        G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is, the
+        complex conjugate of what ``jax.grad`` returns for complex input. LowRankFactors stand for G,
+        BodyFactors for UᴴG, which saves reads of U.
     step_size : float or real array broadcasting against the batch
         η; positive descends.
     rank : int
         k, from 1 to n.
     update : {"geodesic", "cayley", "polar"}
-        How U moves: along the geodesic or its Cayley curve, or straight and projected back.
+        How U moves: along the geodesic, along its Cayley curve, or by a straight step and polar projection.
     sketch : {"tangent", "randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"tangent"`` compresses the part of the gradient that moves U (:func:`tangent_sketch`); the others
         compress the gradient itself (:func:`svd_sketch`), as the projUNN paper does.
     heal : int
         Number p of random probes: the step also contracts the unitarity defect of U by about 1 − p/n
-        (:func:`heal_unitary`), at no further read of U. The default of 1 keeps rounding from adding up over
-        any number of steps; 0 leaves the defect as it is, for a matrix that is repaired in another way.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the random test matrices.
+        (:func:`heal_unitary`), at no further read of U. One probe keeps rounding from accumulating over any
+        number of steps; 0 leaves the defect as it is.
+    rng
+        As for :func:`svd_sketch`; another seed for every step.
     overwrite_unitary : bool
-        Write the result into `unitary` where its kind allows it (not JAX).
+        Write the result into `unitary` where its kind allows it (not JAX). A read-only array is refused.
 
     Returns
     -------
     array, shape (…, n, n)
         The new unitary matrix, with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only matrix that was to be overwritten.
-
     Notes
     -----
-    O(kn²). With the tangent sketch both updates rotate in the same 2k-dimensional space; by the angles θ of
-    the sketched tangent for transport, by arctan θ for polar.
+    O(kn²). With the tangent sketch all updates rotate the same planes: by the angles θ of the sketched
+    tangent for "geodesic", by 2 arctan(θ/2) for "cayley", by arctan θ for "polar".
 
     Examples
     --------
@@ -235,46 +199,39 @@ def unitary_step(
     if overwrite_unitary:
         moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
         validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
-    draws = key_of(rng, unitary)
+    key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
-        factors = svd_sketch(gradient, k, method=sketch, rng=draws).factors()
+        factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
+    Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
+    if sketch == "tangent" and not isinstance(gradient, BodyFactors):
+        test = Samples.of(tangent.operator, "gaussian", k, key, rows=n).right(samples_for(n, k))
+        planes, image = sketch_tangent(tangent, k, test, probes=Z)
+        return _moved(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
-        kept = compress_tangent(gradient, k, rng=draws) if sketch == "tangent" else gradient
+        kept = compress_tangent(gradient, k, rng=key) if sketch == "tangent" else gradient
         body = BodyFactors(-eta * kept.left, kept.right)
-        healing = None
-        if heal:
-            Z = orthonormal_probes(xp, unitary, heal, draws, "heal")
-            healing = healing_rotation(xp, Z, pull_back(xp, unitary, Z[..., :0], Z)[1])
-    elif sketch == "tangent":
-        test = Samples.of(tangent.operator, "gaussian", k, draws, rows=n).right(samples_for(n, k))
-        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
-        (C, Q), seen = sketch_tangent(tangent, k, test, probes=Z)
-        body = BodyFactors(-eta * C, Q)
-        healing = None if Z is None else healing_rotation(xp, Z, seen)
+        image = None if Z is None else pull_back(xp, unitary, Z[..., :0], Z)[1]
     else:
-        Z = orthonormal_probes(xp, unitary, heal, draws, "heal") if heal else None
-        body, healing = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
+        body, image = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
     if sketch == "tangent" and update == "polar":
-        # C Qᴴ has a Hermitian part, which the polar factor would keep: hand over skew(C Qᴴ) itself.
+        # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
-    rotation = _rotation(body, update, "auto")
-    return _moved(unitary, rotation, healing, overwrite_unitary)
+    return _moved(unitary, _rotation(body, update, "auto"), Z, image, overwrite_unitary)
 
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
-    """Factors of skew(C Qᴴ)."""
     return BodyFactors(hstack(xp, 0.5 * C, -0.5 * Q), hstack(xp, Q, C))
 
 
 def _step_of_factors(
     unitary: Array, left: Array, right: Array, update: str, core: str, heal: int, rng: RNG, overwrite: bool
 ) -> Array:
-    """Move U by left rightᴴ along a curve or by projection, after all checks."""
+    """Move U by left rightᴴ, after all checks."""
     validate.choice("core", core, CORES)
     validate.count("heal", heal)
-    # Small matrices feel every microsecond of the checks, and the common case passes them at a glance.
+    # The checks take a large share of a small step: a short test for the common case.
     if (k := validate.plain_rank(unitary, left, right)) is not None:
         return _step(validate.NUMPY, k, (), unitary, left, right, update, core, heal, rng, overwrite)
     return _checked_step(unitary, left, right, update, core, heal, rng, overwrite)
@@ -304,7 +261,7 @@ def _step(
     rng: RNG,
     overwrite: bool,
 ) -> Array:
-    """At one go by the kernels, or part by part."""
+    """One step by the kernels, or stage by stage."""
     if overwrite:
         validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     if is_column_major(xp, unitary, 2 * k):
@@ -322,13 +279,11 @@ def _step(
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:
             return moved
-    body, healing = _pulled_back(xp, unitary, left, right, Z)
-    rotation = _rotation(body, update, core)
-    return _moved(unitary, rotation, healing, overwrite)
+    body, image = _pulled_back(xp, unitary, left, right, Z)
+    return _moved(unitary, _rotation(body, update, core), Z, image, overwrite)
 
 
 def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
-    """The rotation of body factors, by the stage that makes it."""
     if update == "polar":
         return polar_rotation(body, core=core)
     return transport_rotation(body, update=update, core=core)
@@ -336,24 +291,22 @@ def _rotation(body: BodyFactors, update: str, core: str) -> LowRankRotation:
 
 def _pulled_back(
     xp: Namespace, unitary: Array, left: Array, right: Array, Z: Array | None
-) -> tuple[BodyFactors, LowRankRotation | None]:
-    """Body factors in the precision of the core, and the healing rotation, from one read of U by Uᴴ."""
+) -> tuple[BodyFactors, Array | None]:
+    """Body factors in the precision of the core, and Uᴴ(U Z), from one read of U by Uᴴ."""
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
-    pulled, seen = pull_back(xp, unitary, left, Z)
-    body = BodyFactors(
-        astype(xp, pulled, working) * scale,
-        astype(xp, astype(xp, right, thin), working),
-    )
-    return body, None if Z is None else healing_rotation(xp, Z, seen)
+    pulled, image = pull_back(xp, unitary, left, Z)
+    left, right = astype(xp, pulled, working) * scale, astype(xp, astype(xp, right, thin), working)
+    return BodyFactors(left, right), image
 
 
 def _moved(
-    unitary: Array, rotation: LowRankRotation, healing: LowRankRotation | None, overwrite: bool
+    unitary: Array, rotation: LowRankRotation, Z: Array | None, image: Array | None, overwrite: bool
 ) -> Array:
-    """U times the healing and the rotation, in one read and one write of U."""
+    """U times the healing along the probes Z and the rotation, in one read and one write of U."""
     xp = validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
     rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
-    left, right = rotation if healing is None else composed(xp, healing, rotation)
-    return rotate_rows(xp, unitary, left, right, overwrite=overwrite)
+    if Z is not None:
+        rotation = composed(xp, healing_rotation(xp, Z, image), rotation)
+    return rotate_rows(xp, unitary, *rotation, overwrite=overwrite)

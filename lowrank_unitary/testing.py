@@ -1,6 +1,6 @@
-"""Assertions for users' own tests; all but the last compare with a dense definition in extended precision.
+"""Assertions for users' tests; each AssertionError gives the largest error and the bound.
 
-Arguments may be arrays of any namespace. O(n³), so meant for small matrices; that of body factors is O(n²).
+All but the last compare with a dense definition in extended precision, O(n³). Arrays of any namespace.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from . import reference
 from ._array import Array, array_namespace, to_numpy, tolerance, validate
 from ._kernels import UPDATES
 from ._linalg import RNG
-from .sketch.test_matrix import random_test_matrix
+from .sketch.samples import random_test_matrix
 from .types import BodyFactors, LowRankFactors, LowRankRotation
 
 
@@ -22,12 +22,7 @@ def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
     ----------
     unitary : array, shape (…, n, n)
     atol : float, optional
-        By default what rounding explains after a few steps: c(n, 1)·eps of the dtype.
-
-    Raises
-    ------
-    AssertionError
-        With the largest defect and the bound.
+        By default c(n, 1)·eps of the dtype, the bound for rounding in a few steps.
 
     Examples
     --------
@@ -50,11 +45,6 @@ def assert_rotation(rotation: LowRankRotation, /, *, atol: float | None = None) 
         left and right of shape (…, n, w).
     atol : float, optional
         By default c(n, w)·eps of the dtype.
-
-    Raises
-    ------
-    AssertionError
-        With the largest defect and the bound.
 
     Examples
     --------
@@ -88,26 +78,20 @@ def assert_matches_dense(
     Parameters
     ----------
     result : array, shape (…, n, n)
-        What ``unitary_transport`` or ``polar_projection`` returned.
+        From ``unitary_transport`` or ``polar_projection``.
     unitary : array, shape (…, n, n)
         The matrix before the step.
     left, right : array, shape (…, n, k)
         The step left rightᴴ.
     update : {"geodesic", "cayley", "polar"}
-        Which step was made.
+        The update of the step.
     atol : float, optional
         Bound on the Frobenius norm of the difference. By default c(n, k)·eps of the dtype, times the norm of
         the step where that is above 1.
 
-    Raises
-    ------
-    AssertionError
-        With the largest error and the bound.
-
     Notes
     -----
-    Near a singular U + left rightᴴ the polar factor is sensitive: errors grow like 1/σ_min, and `atol` has to
-    be given.
+    Near a singular U + left rightᴴ polar errors grow like 1/σ_min: pass `atol`.
 
     Examples
     --------
@@ -143,8 +127,8 @@ def assert_body_factors(
 ) -> None:
     """Assert that body factors are those of given factors at U: left_b right_bᴴ = Uᴴ left rightᴴ.
 
-    For code that takes Uᴴ left from elsewhere, such as a backward pass: a transpose without the conjugation,
-    or a U that has moved since, gives a wrong step and no error.
+    For code that takes Uᴴ left from elsewhere, such as a backward pass: a missing conjugation, or a U that
+    has moved since, gives a wrong step without an error.
 
     Parameters
     ----------
@@ -154,20 +138,14 @@ def assert_body_factors(
     body_factors : BodyFactors
         left and right (…, n, m'), m' need not be m.
     probes : int
-        Number of random vectors; one sees every difference but by a chance that is never met.
+        Number of random vectors; one finds any difference with probability 1.
     rtol : float, optional
         Largest difference relative to the product, by default c(n, m)·eps of the dtype.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the vectors.
-
-    Raises
-    ------
-    AssertionError
-        With the largest relative difference and the bound.
+    rng : as for :func:`~lowrank_unitary.svd_sketch`
 
     Notes
     -----
-    One read of U on the host: O(n² + nm) for each probe, so fit to stay in a training loop while debugging.
+    O(n² + nm) for each probe, on the host: cheap enough for a training loop.
 
     Examples
     --------
@@ -184,7 +162,7 @@ def assert_body_factors(
     sizes = (np.linalg.norm(x, axis=(-2, -1)) for x in (difference, expected, left, right))
     error, size, *norms = (np.asarray(x, dtype=np.float64) for x in sizes)
     relative = _largest(error / np.where(size > 0, size, 1.0))
-    # Where the products cancel, rounding is of the size of the factors and not of the product.
+    # Where the products cancel, rounding follows the factors and not the product.
     scale = max(1.0, _largest(norms[0] * norms[1] / np.where(size > 0, size, 1.0)))
     bound = scale * _bound(unitary, left.shape[-1]) if rtol is None else rtol
     if not relative <= bound:

@@ -11,13 +11,12 @@ from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns,
 class BodyFactors(NamedTuple):
     """Thin factors of an n×n matrix in the body frame, where the unitary is the identity.
 
-    They stand for ``left @ rightᴴ`` as a step from U to U (I + left rightᴴ). A type of its own, so
-    that it cannot be confused with :class:`LowRankFactors` unseen.
+    They stand for ``left @ rightᴴ`` as a step from U to U (I + left rightᴴ), where :class:`LowRankFactors`
+    stand for a step in the ambient frame.
 
     Attributes
     ----------
     left, right : array, shape (…, n, k)
-        The two factors.
     """
 
     left: Array
@@ -29,11 +28,7 @@ class BodyFactors(NamedTuple):
         Parameters
         ----------
         factor : float or real array broadcasting against the batch
-            A number for every matrix, such as −η to descend by a step of size η.
-
-        Returns
-        -------
-        BodyFactors
+            −η, for instance, to descend by a step of size η.
 
         Examples
         --------
@@ -47,12 +42,7 @@ class BodyFactors(NamedTuple):
         return BodyFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
 
     def dense(self) -> Array:
-        """The product left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The product left @ rightᴴ, (…, n, n)."""
         xp, left, right = checked_pair(self)
         return left @ adjoint(xp, right)
 
@@ -63,42 +53,18 @@ class LowRankFactors(NamedTuple):
     Attributes
     ----------
     left, right : array, shape (…, m, k) and (…, n, k)
-        The two factors.
     """
 
     left: Array
     right: Array
 
     def scaled(self, factor: Any, /) -> LowRankFactors:
-        """The factors of a multiple of the matrix: ``LowRankFactors(factor * left, right)``.
-
-        Parameters
-        ----------
-        factor : float or real array broadcasting against the batch
-            A number for every matrix, such as −η to descend by a step of size η.
-
-        Returns
-        -------
-        LowRankFactors
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import lowrank_unitary as lu
-        >>> lu.LowRankFactors(np.ones((2, 1)), np.ones((2, 1))).scaled(-0.5).dense()
-        array([[-0.5, -0.5],
-               [-0.5, -0.5]])
-        """
+        """The factors of a multiple of the matrix, as :meth:`BodyFactors.scaled`."""
         xp, left, right = checked_pair(self)
         return LowRankFactors(left * validate.real_scalar(xp, "factor", factor, left, "left"), right)
 
     def dense(self) -> Array:
-        """The product left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, m, n)
-        """
+        """The product left @ rightᴴ, (…, m, n)."""
         xp, left, right = checked_pair(self)
         return left @ adjoint(xp, right)
 
@@ -108,22 +74,12 @@ class LowRankFactors(NamedTuple):
         Parameters
         ----------
         unitary : array, shape (…, n, n)
-            The matrix to be moved.
+            U, read once: 2kn² operations (real).
 
         Returns
         -------
         BodyFactors
-            Factors of Uᴴ left rightᴴ, both of shape (…, n, k), with the dtype of U (float32 for U in half
-            precision).
-
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments that do not fit together.
-
-        Notes
-        -----
-        One read of U: 2kn² operations (real).
+            Both of shape (…, n, k), with the dtype of U (float32 for U in half precision).
 
         Examples
         --------
@@ -166,11 +122,6 @@ class SVDSketch(NamedTuple):
     def factors(self) -> LowRankFactors:
         """The sketch as thin factors, ``LowRankFactors(U * S, Vhᴴ)``.
 
-        Returns
-        -------
-        LowRankFactors
-            left of shape (…, m, k) and right of shape (…, n, k).
-
         Examples
         --------
         >>> import numpy as np
@@ -191,38 +142,20 @@ class LowRankRotation(NamedTuple):
     Attributes
     ----------
     left, right : array, shape (…, n, w)
-        The two factors; w is 2k for factors of rank k, and n where 2k ≥ n.
+        w is 2k for factors of rank k, and n where 2k ≥ n.
     """
 
     left: Array
     right: Array
 
     def inverse(self) -> LowRankRotation:
-        """The inverse rotation I + right leftᴴ.
-
-        Returns
-        -------
-        LowRankRotation
-        """
+        """The inverse rotation I + right leftᴴ."""
         return LowRankRotation(self.right, self.left)
 
     def compose(self, other: LowRankRotation, /) -> LowRankRotation:
-        """The product of this rotation and another one: ``rotate(U, r.compose(s))`` is U r s.
+        """The product with another rotation: ``rotate(U, r.compose(s))`` is U r s.
 
-        Parameters
-        ----------
-        other : LowRankRotation
-            left and right of shape (…, n, v).
-
-        Returns
-        -------
-        LowRankRotation
-            Of width w + v, at O(nwv).
-
-        Raises
-        ------
-        TypeError, ValueError
-            For rotations that do not fit together.
+        Of width w + v, at O(nwv) for `other` of width v.
 
         Examples
         --------
@@ -242,19 +175,14 @@ class LowRankRotation(NamedTuple):
         return composed(xp, self, other)
 
     def dense(self) -> Array:
-        """The n×n matrix I + left @ rightᴴ.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The matrix I + left @ rightᴴ, (…, n, n)."""
         xp, left, right = checked_pair(self)
         product = left @ adjoint(xp, right)
         return eye_like(xp, product) + product
 
 
 def _refused(self: Any, other: Any) -> Any:
-    """Of a named tuple `*` repeats, `+` concatenates, and numpy makes one array: none is what is meant."""
+    """For a tuple `*` repeats, `+` concatenates, and numpy would make one array: all are refused."""
     name = type(self).__name__
     cure = (
         "its inverse is .inverse(), a product .compose(other)"
@@ -267,7 +195,7 @@ def _refused(self: Any, other: Any) -> Any:
 for _kind in (BodyFactors, LowRankFactors, LowRankRotation):
     for _operator in ("__mul__", "__rmul__", "__add__", "__radd__"):
         setattr(_kind, _operator, _refused)
-    # Numbers and arrays of numpy leave the operator to the class.
+    # numpy's numbers and arrays leave the operator to the class.
     setattr(_kind, "__array_ufunc__", None)  # noqa: B010
 
 
@@ -277,9 +205,7 @@ class StepCotangents(NamedTuple):
     Attributes
     ----------
     unitary : array, shape (…, n, n)
-        That of U.
     left, right : array, shape (…, n, k)
-        Those of the factors of the step.
     """
 
     unitary: Array
@@ -293,7 +219,6 @@ class RotateCotangents(NamedTuple):
     Attributes
     ----------
     array : array, shape (…, m, n)
-        That of the array that was rotated.
     rotation : BodyFactors, both (…, n, m)
         That of the n×n rotation, left @ rightᴴ, for :func:`transport_rotation_vjp` or
         :func:`polar_rotation_vjp`.
@@ -323,7 +248,7 @@ def checked_body_factors(body_factors: BodyFactors) -> tuple[Namespace, int, int
 
 
 def checked_rotation(rotation: LowRankRotation, name: str = "rotation") -> LowRankRotation:
-    """The argument itself, or an error: body factors have the same shapes and mean something else."""
+    """The argument itself, or an error: body factors have the same shapes and another meaning."""
     if not isinstance(rotation, LowRankRotation):
         raise TypeError(
             f"{name} must be a LowRankRotation, got {type(rotation).__name__}: "

@@ -324,3 +324,22 @@ def test_figures_hold_for_a_matrix_that_is_far_from_unitary(n, size, dtype):
     errors = frobenius(reference.extended(moved) - reference.transport(U, step.left, step.right))
     assert np.mean(errors > certificate.step_error) <= 0.01
     assert np.mean(reference.unitarity_defect(moved).astype(float) > certificate.defect) <= 0.01
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_cancellation_in_every_direction_is_near_singular(n):
+    noise = np.random.default_rng(0).standard_normal((n, n))
+    body = lu.BodyFactors(-(np.eye(n) + 1e-15 * noise), np.eye(n))
+    certificate = lu.rotation_certificate(body, lu.polar_rotation(body), update="polar")
+    assert certificate.smallest_singular_value < 1e-14
+    assert certificate.near_singular
+
+
+def test_the_coarsest_dtype_that_took_part_bounds_the_error():
+    step = make_step(0, 40, 3, "float64", norm=0.5)
+    single = lu.BodyFactors(*(x.astype("float32") for x in step.body))
+    rotation = lu.transport_rotation(single)
+    certificate = lu.rotation_certificate(step.body, rotation)
+    moved = lu.rotate(step.unitary.astype("float32"), rotation)
+    true = error(moved, dense(step, "geodesic"))
+    assert 1e-8 < true <= certificate.step_error

@@ -134,7 +134,8 @@ def test_leading_planes_are_the_best_of_their_number(drawn, degenerate):
         # Orthonormal columns that all weigh the same: the planes are not unique.
         left, right = (np.linalg.qr(x)[0] for x in (left, right))
     T = skew(left @ ct(right)).astype(np.result_type(left.dtype, np.float64))
-    body, sizes = leading_planes(np, left, right, k)
+    planes = leading_planes(np, left, right, k)
+    body, sizes = planes.factors(), planes.sizes
     bound = np.linalg.norm(left) * np.linalg.norm(right) * tolerance(np, left.dtype, left.shape[-2], k)
     kept = skew(product(body)).astype(T.dtype)
     error = np.linalg.norm(T - kept, axis=(-2, -1))

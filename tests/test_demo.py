@@ -220,3 +220,42 @@ def test_the_figure_shows_every_method_in_every_panel(data: digits.Digits) -> No
     figure = digits_report.figure(runs, TINY)
     assert [len(axes.lines) for axes in figure.axes] == [len(digits.METHODS)] * 3
     assert len(figure.legends[0].texts) == len(digits.METHODS)
+
+
+def test_a_folder_in_place_of_the_figure_is_refused_before_any_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--output", str(tmp_path)])
+    assert "which is a folder" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_reported_before_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The curves go there.
+    (tmp_path / "figure.csv").mkdir()
+    monkeypatch.setattr(digits, "compare", None)
+    assert cli.main(["demo", "--output", str(tmp_path / "figure.png")]) == 1
+    assert "cannot write its results" in capsys.readouterr().err
+    assert not (tmp_path / "figure.png").exists()
+
+
+def test_results_that_find_no_room_go_to_the_folder_of_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(elsewhere))
+    write = digits_report.write_curves
+
+    def first_fails(runs: list[digits.Run], path: Path) -> None:
+        if path.parent == tmp_path:
+            raise OSError("No space left on device")
+        write(runs, path)
+
+    monkeypatch.setattr(digits_report, "write_curves", first_fails)
+    status = cli.main(["demo", "--hidden", "8", "--steps", "4", "--output", str(tmp_path / "figure.png")])
+    assert status == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert {path.name for path in elsewhere.iterdir()} == {"figure.png", "figure.csv"}

@@ -40,13 +40,21 @@ def test_python_example_of_a_page_runs(path, line, code):
     exec(compile("\n" * line + code, str(path), "exec"), {"__name__": "example"})
 
 
-def test_readme_shows_the_same_example_in_three_libraries():
-    code = [block.values[2] for block in blocks(ROOT / "README.md", "python")]
+QUICK_START = ROOT / "docs" / "quickstart.md"
+
+
+def test_quick_start_shows_the_same_example_in_three_libraries():
+    code = [block.values[2] for block in blocks(QUICK_START, "python")]
     assert [next(name for name in ("torch", "jax", "numpy") if f"import {name}" in c) for c in code] == [
         "numpy",
         "torch",
         "jax",
     ]
+
+
+def test_readme_shows_the_first_example_of_the_quick_start():
+    readme, quick_start = (next(blocks(path, "python")) for path in (ROOT / "README.md", QUICK_START))
+    assert readme.values[2] == quick_start.values[2]
 
 
 def test_readme_example_reaches_an_orthogonal_matrix_near_the_target():
@@ -108,8 +116,8 @@ def test_every_public_name_of_the_torch_adapter_has_an_example(name):
 
 
 @pytest.mark.parametrize("name", [*lu.__all__, *lut.__all__])
-def test_every_public_name_has_an_entry_in_the_api_pages(name):
-    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+def test_every_public_name_has_an_entry_in_the_reference(name):
+    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
     assert any(re.search(rf"^\.\. auto(function|class):: {name}$", page, re.MULTILINE) for page in pages)
 
 

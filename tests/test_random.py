@@ -16,7 +16,7 @@ from lowrank_unitary._array import array_namespace, to_numpy
 from lowrank_unitary._linalg import KINDS, Key
 from lowrank_unitary._linalg import random as _random
 from lowrank_unitary.sketch.operator import operator_of
-from lowrank_unitary.sketch.test_matrix import Samples
+from lowrank_unitary.sketch.samples import Samples
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 

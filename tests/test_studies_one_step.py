@@ -63,7 +63,7 @@ def test_what_is_not_finite_has_no_error_and_no_defect():
 def test_a_rounded_unitary_matrix_has_the_defect_of_rounding(dtype):
     unitary = rounded_unitary(64, np.dtype(dtype), np.random.default_rng(0))
     assert unitary.dtype == dtype
-    # 0.30 eps √n, in the mean; see docs/numerics.md.
+    # 0.30 eps √n, in the mean; see docs/background/numerics/unitarity.md.
     share = 0.42 if np.dtype(dtype).kind == "c" else 0.3
     assert defect_of(unitary) / np.finfo(dtype).eps == pytest.approx(share, rel=0.35)
 

@@ -2,8 +2,13 @@
 
 import csv
 import dataclasses
+import errno
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import fake_study
 import pytest
@@ -53,7 +58,7 @@ def test_the_file_is_tidy_and_reads_back_as_it_was_written(tmp_path):
     with (tmp_path / "fake.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0])[:3] == ["n", "scale", "kind"]
-    assert list(lines[0])[-3:] == ["seed", "lowrank_unitary", "numpy"]
+    assert list(lines[0])[-4:] == ["rows", "seed", "lowrank_unitary", "numpy"]
     rows = Results(fake_study.STUDY, tmp_path, 0).rows()
     assert [(row["n"], row["scale"], row["step"]) for row in rows] == [
         (case["n"], case["scale"], step) for case in fake_study.cases(False) for step in range(2)
@@ -223,7 +228,7 @@ def test_two_runs_into_one_folder_lose_nothing(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, only_fake, capsys):
     (tmp_path / "file").touch()
     assert cli.main(["study", "fake", "--output", str(tmp_path / "file" / "below")]) == 1
-    assert "cannot make the folder" in capsys.readouterr().err
+    assert "cannot write to the folder" in capsys.readouterr().err
 
 
 def test_the_command_reports_a_dead_worker_without_a_traceback(tmp_path, monkeypatch, capsys):
@@ -281,3 +286,58 @@ def test_a_failed_case_that_kept_no_state_leaves_no_folder(tmp_path, monkeypatch
     monkeypatch.setenv("FAKE_STUDY_FAILS", "1")
     run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["fake.csv"]
+
+
+@pytest.mark.parametrize("cut", ["lines", "half", "bytes"])
+def test_a_file_that_was_cut_within_a_case_is_measured_again_from_there(tmp_path, cut):
+    run(tmp_path)
+    path = tmp_path / "fake.csv"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(
+        {"lines": b"".join(lines[:-3]), "half": whole[: len(whole) // 2], "bytes": whole[:-3]}[cut]
+    )
+    results = Results(fake_study.STUDY, tmp_path, 0)
+    assert sum(case in results for case in fake_study.STUDY.cases(False)) < 4
+    assert "incomplete" in results.extent()
+    run(tmp_path)
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_is_no_table_is_refused_without_a_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "STUDIES", {"fake": "is no table"})
+    monkeypatch.setattr(cli, "load_study", lambda name: fake_study.STUDY)
+    (tmp_path / "fake.csv").write_bytes(bytes(range(256)) * 9)
+    assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "1"]) == 1
+    assert "fake.csv is no table of results" in capsys.readouterr().err
+    assert (tmp_path / "fake.csv").read_bytes() == bytes(range(256)) * 9
+
+
+def test_a_full_disk_is_reported_without_a_traceback(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "STUDIES", {"fake": "has no room"})
+    monkeypatch.setattr(cli, "load_study", lambda name: fake_study.STUDY)
+    monkeypatch.setattr(runner.os, "replace", full)
+    assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "1"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="Windows has no such signal")
+def test_sigterm_ends_the_worker_processes_too(tmp_path):
+    command = [sys.executable, "-m", "lowrank_unitary", "study", "one-step", "--full", "--jobs", "2"]
+    with subprocess.Popen([*command, "--output", str(tmp_path)], start_new_session=True) as process:
+        while not list(tmp_path.glob(".one-step-state/*")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    for _ in range(100):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a process of the group is still alive")

@@ -1,8 +1,9 @@
 """Project, then compress: the sketch of the tangent part is two-sided, tangent and descends."""
 
+import jax
 import numpy as np
 import pytest
-from cases import ct, normal
+from cases import ct, error, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,3 +202,35 @@ def test_a_small_step_lowers_the_loss_by_what_its_slope_says(update, dtype):
     eta = 1e-5
     moved = lu.unitary_step(unitary, B, eta, rank=3, update=update, rng=5)
     assert (loss(moved) - loss(unitary)) / -eta == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(("n", "k"), [(20, 2), (9, 4), (3, 3), (1, 1)])
+@pytest.mark.parametrize("update", ["geodesic", "cayley", "polar"])
+def test_a_step_along_a_sketch_is_the_dense_one_of_its_factors_at_every_step_size(update, n, k, dtype):
+    rng = np.random.default_rng(n)
+    unitary, gradient = lu.random_unitary(n, dtype=dtype, rng=1), normal(rng, (n, n), dtype)
+    C, Q = (reference.extended(x) for x in lu.tangent_sketch(unitary, gradient, k, rng=2))
+    tangent = skew(C @ ct(Q))
+    eye = np.eye(n)
+    for eta in (0.0, 2.0**-26, 0.25, 32.0, -(2.0**13)):
+        moved = lu.unitary_step(unitary, gradient, eta, k, update=update, heal=0, rng=2)
+        if update == "polar":
+            rotation = reference.polar(eye, -eta * tangent, eye)
+        else:
+            rotation = reference.transport(eye, -eta * tangent, eye, update)
+        expected = reference.extended(unitary) @ rotation
+        # The angles are known to eps of their size.
+        size = abs(eta) * float(np.linalg.norm(tangent.astype(complex)))
+        assert error(moved, expected) <= tolerance(np, dtype, n, k, scale=1.0 + 10 * size)
+        assert lu.unitarity_defect(moved) <= 2 * tolerance(np, dtype, n, k)
+
+
+@pytest.mark.parametrize("update", ["geodesic", "cayley", "polar"])
+def test_a_traced_step_of_any_length_is_unitary_in_single_precision(update):
+    gradient = jax.random.normal(jax.random.key(0), (64, 64), dtype="float32")
+    step = jax.jit(
+        lambda U, eta: lu.unitary_step(U, gradient, eta, rank=4, update=update, heal=0, rng=jax.random.key(1))
+    )
+    for eta in (1.0, 100.0, 1000.0):
+        assert lu.unitarity_defect(step(jax.numpy.eye(64, dtype="float32"), eta)) < 1e-5

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
+from lowrank_unitary._array import tolerance
 from lowrank_unitary.testing import assert_rotation
 
 update = pytest.mark.parametrize("update", UPDATES)
@@ -375,3 +376,14 @@ def test_batches_of_every_argument_broadcast(of_unitary, of_left, of_right):
     assert delayed.flush(heal=1, rng=0).base.shape == (*batch, 5, 5)
     stepped = lu.unitary_step(U, a @ ct(a), 0.1, rank=1, rng=0)
     assert stepped.shape == (*np.broadcast_shapes(of_unitary, of_left), 5, 5)
+
+
+@pytest.mark.parametrize("n", [33, 100])
+@pytest.mark.parametrize("kind", ["float64", "complex128"])
+@pytest.mark.parametrize("update", UPDATES)
+def test_a_step_of_full_rank_and_any_length_is_unitary_to_rounding(update, kind, n):
+    rng = np.random.default_rng(n)
+    left, right = normal(rng, (n, n), kind), normal(rng, (n, n), kind)
+    moved = UPDATES[update][0](np.eye(n, dtype=kind), left, right)
+    # Half of what rounding of a fresh matrix may explain.
+    assert 2.0 * lu.unitarity_defect(moved) <= tolerance(np, kind, n)

@@ -27,7 +27,12 @@ SHAPES = [
 ]
 
 DTYPES = [
-    (U.astype(np.float16), a, b, r"left must .* unitary \(float16, beside which .*float32.* widest\)"),
+    (
+        U.astype(np.float16),
+        a,
+        b,
+        r"left must .* unitary \(float16, with thin factors of at most .*float32.*\)",
+    ),
     (np.eye(4, dtype=int), a, b, "unitary must have one of the dtypes .*, got int64"),
     (U, a.astype(np.longdouble), b, "left must have one of the dtypes"),
     (U, a + 0j, b, r"left must have a dtype that fits into that of unitary \(float64\), got complex128"),

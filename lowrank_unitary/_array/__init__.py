@@ -1,4 +1,4 @@
-"""What differs between array namespaces, and what is asked of arrays; nothing here imports a framework."""
+"""Differences between array namespaces, and checks of arrays; no framework is imported here."""
 
 from .namespace import (
     Array,

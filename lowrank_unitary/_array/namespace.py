@@ -1,4 +1,4 @@
-"""Namespaces, and what the array API standard leaves to each of them."""
+"""Namespaces, and what the array API standard leaves open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def array_namespace(*arrays: Array) -> Namespace:
 
 
 def astype(xp: Namespace, x: Array, dtype: Any) -> Array:
-    """`x` itself where it has the dtype, else a copy: cheaper to ask than `xp.astype(…, copy=False)`."""
+    """`x` itself where it has the dtype, else a copy; cheaper than `xp.astype(…, copy=False)`."""
     return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
@@ -45,10 +45,7 @@ def is_writeable(x: Array) -> bool:
 
 
 def is_traced(*arrays: Array) -> bool:
-    """Whether any array stands for values that are not there yet, or is being differentiated or mapped.
-
-    Nothing may then be decided by value: it would fail, or be wrong for the derivative.
-    """
+    """Whether any array is traced, differentiated or mapped, so that nothing may be decided by value."""
     if (jax := sys.modules.get("jax")) and any(isinstance(x, jax.core.Tracer) for x in arrays):
         return True
     torch = sys.modules.get("torch")
@@ -76,10 +73,10 @@ def is_recorded_by_torch(*arrays: Array) -> bool:
 
 
 def _in_transform(torch: Any, tensors: list[Any]) -> bool:
-    """Whether torch.func is at work, for which torch has no public test.
+    """Whether a torch.func transform is active, for which torch has no public test.
 
-    By its stack of transforms where this torch has it under that name; else by a tensor that has no memory,
-    as any has within `grad` and `jvp`, and those that are mapped within `vmap`.
+    By its stack of transforms where this torch has it; else by a tensor without memory, as all are within
+    `grad` and `jvp`, and mapped ones within `vmap`.
     """
     stack = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
     if stack is not None:
@@ -93,18 +90,18 @@ def _in_transform(torch: Any, tensors: list[Any]) -> bool:
 
 
 def is_plain(x: Array) -> bool:
-    """Whether a torch tensor is no subclass that may hold no values: fake, or spread over devices."""
+    """Whether a torch tensor is no subclass that may hold no values or be spread over devices."""
     torch, kind = sys.modules["torch"], type(x)
     return kind in (torch.Tensor, torch.nn.Parameter) or getattr(kind, "holds_values", False) is True
 
 
 def is_compiling(x: Array) -> bool:
-    """Whether torch.compile or torch.export is reading the code that `x` is in."""
+    """Whether torch.compile or torch.export traces `x`."""
     return bool(compat.is_torch_array(x)) and bool(sys.modules["torch"].compiler.is_compiling())
 
 
 def values_are_at_hand(x: Array) -> bool:
-    """Whether reading a number out of `x` is possible and costs no synchronisation with a device."""
+    """Whether values of `x` can be read without synchronisation with a device."""
     if is_traced(x):
         return False
     if compat.is_torch_array(x):
@@ -115,7 +112,6 @@ def values_are_at_hand(x: Array) -> bool:
 
 
 def stop_gradient(x: Array) -> Array:
-    """`x` as a constant for automatic differentiation."""
     if compat.is_torch_array(x):
         return x.detach()
     if compat.is_jax_array(x):
@@ -124,7 +120,7 @@ def stop_gradient(x: Array) -> Array:
 
 
 def placement(like: Array) -> Any:
-    """The device to create arrays on beside `like`; None inside a JAX trace, which places them itself."""
+    """The device for arrays next to `like`; None inside a JAX trace, which places them itself."""
     return None if compat.is_jax_array(like) and is_traced(like) else compat.device(like)
 
 
@@ -134,7 +130,7 @@ def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> 
 
 
 def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
-    """The memory of a numpy array, or of a plain torch tensor on the CPU that nothing records; else None."""
+    """A numpy array, or the memory of a plain torch tensor on the CPU that nothing records; else None."""
     if isinstance(x, np.ndarray):
         return x
     torch = sys.modules.get("torch")
@@ -146,7 +142,7 @@ def numpy_view(x: Array) -> np.ndarray[Any, Any] | None:
 
 
 def cuda_view(x: Array) -> Array | None:
-    """A cupy array itself, or a plain torch tensor on a CUDA device that nothing records; else None."""
+    """A cupy array, or a plain torch tensor on a CUDA device that nothing records; else None."""
     if compat.is_cupy_array(x):
         return x
     torch = sys.modules.get("torch")
@@ -161,7 +157,7 @@ def of_numpy(xp: Namespace, host: np.ndarray[Any, Any]) -> Array:
 
 
 def note_change(x: Array) -> None:
-    """Tell torch that a tensor was written to from outside, lest it differentiates with what was there."""
+    """Tell torch's autograd that a tensor was written to from outside."""
     if compat.is_torch_array(x):
         sys.modules["torch"].autograd.graph.increment_version(x)
 
@@ -170,7 +166,7 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     """A numpy copy or view of an array of any kind, detached from automatic differentiation."""
     if compat.is_torch_array(x):
         host = x.detach().cpu().resolve_conj()
-        # numpy has no such dtype; every number of it is one of float32.
+        # numpy has no such dtype; float32 holds it exactly.
         return np.asarray((host.float() if str(x.dtype) == "torch.bfloat16" else host).numpy())
     if compat.is_cupy_array(x):
         return np.asarray(x.get())

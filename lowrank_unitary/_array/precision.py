@@ -10,7 +10,7 @@ import array_api_compat as compat
 
 from .namespace import Namespace
 
-# Dtypes for storage only: no BLAS or LAPACK knows them, so nothing is computed in them.
+# Dtypes for storage only: BLAS and LAPACK lack them.
 HALF = ("float16", "bfloat16")
 
 
@@ -24,7 +24,7 @@ def is_complex(xp: Namespace, dtype: Any) -> bool:
 
 
 def eps(xp: Namespace, dtype: Any) -> float:
-    """Spacing of the numbers next to 1 in the real dtype that belongs to `dtype`."""
+    """Spacing of the numbers next to 1 in the real dtype of `dtype`."""
     return float(xp.finfo(dtype).eps)
 
 
@@ -41,17 +41,13 @@ def complex_dtype(xp: Namespace, dtype: Any) -> Any:
 
 
 def is_half(xp: Namespace, dtype: Any) -> bool:
-    """Whether numbers of this dtype are stored in two bytes."""
     if isinstance(size := getattr(dtype, "itemsize", None), int) and size != 2:
         return False
     return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
 
 
 def thin_dtype(xp: Namespace, dtype: Any) -> Any:
-    """The dtype of thin factors that go with an n×n matrix: its own, and single for half precision.
-
-    A rotation rounded to half precision would be as far from unitary as the matrix gets in many steps.
-    """
+    """The dtype of thin factors of an n×n matrix: its own, single for half precision (numerics page)."""
     return xp.float32 if is_half(xp, dtype) else dtype
 
 
@@ -65,8 +61,8 @@ def core_dtype(xp: Namespace, dtype: Any) -> Any:
 def tolerance(xp: Namespace, dtype: Any, n: int, k: int = 1, *, scale: float = 1.0) -> float:
     """c(n, k)·eps: what rounding alone may do to the n×n result of one rank-k step of norm `scale`.
 
-    Every entry of U⁺ sums n products for Uᴴa and 2k for the update, plus one addition. Rounding
-    errors of a sum of n products grow like √n when they are independent, and the Frobenius norm
-    gathers n of them per row of size 1/√n each. 8 is the margin that draws of all kinds were seen to need.
+    Every entry of U⁺ sums n products for Uᴴa and 2k for the update, plus one addition. Independent rounding
+    errors of a sum of n products grow like √n, and the Frobenius norm collects n of them per row of size 1/√n
+    each. The margin of 8 covers random matrices of all kinds.
     """
     return 8.0 * (math.sqrt(n) + math.sqrt(n) * math.sqrt(2 * k)) * max(1.0, scale) * eps(xp, dtype)

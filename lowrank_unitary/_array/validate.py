@@ -26,7 +26,7 @@ def _is_supported(dtype: np.dtype[Any]) -> bool:
 
 def namespace_of(**arrays: Array) -> Namespace:
     """The one namespace of all named arrays, each a floating-point array of a supported dtype."""
-    # The common case first: small matrices feel every microsecond spent here.
+    # The common case first: these checks take a large share of a small step.
     for x in arrays.values():
         if type(x) is not np.ndarray or not _is_supported(x.dtype):
             break
@@ -79,7 +79,7 @@ def on_current_device(name: str, device: Any) -> None:
 
 
 def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
-    """The rank k of single numpy arrays that fit together; None where more than a glance is needed."""
+    """The rank k of single numpy arrays that fit together; None where full checks are needed."""
     if type(unitary) is not np.ndarray or type(left) is not np.ndarray or type(right) is not np.ndarray:
         return None
     dtype, shape, thin = unitary.dtype, unitary.shape, left.shape
@@ -91,7 +91,6 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
 
 
 def square(name: str, x: Array) -> int:
-    """The size n of a stack of square matrices."""
     shape = x.shape
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(
@@ -119,7 +118,7 @@ def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: i
             hint = " A single column v is v[:, None]." if len(shape) == 1 else ""
             raise ValueError(
                 f"{name} must have shape (…, {rows}, k), got {tuple(shape)}: "
-                f"the factors of left @ rightᴴ stand upright.{hint}"
+                f"the factors of left @ rightᴴ have k columns.{hint}"
             )
     if shapes[0][-2:] != shapes[1][-2:]:
         raise ValueError(
@@ -159,16 +158,13 @@ def batches(**arrays: Array) -> tuple[int, ...]:
 
 
 def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> None:
-    """The result has the dtype of `base`, so nothing may demand a wider or a complex one.
-
-    Beside a matrix in half precision stand thin factors in single precision.
-    """
+    """The result has the dtype of `base`: others may be neither wider nor complex where it is real."""
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
         if x.dtype is not widest and x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
-            beside = f", beside which {widest} is the widest" if is_half(xp, base.dtype) else ""
+            note = f", with thin factors of at most {widest}" if is_half(xp, base.dtype) else ""
             raise TypeError(
-                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{beside}), got "
+                f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{note}), got "
                 f"{x.dtype}: the result keeps the dtype of {base_name}, so cast one of the two."
             )
 
@@ -202,10 +198,10 @@ def real_scalar(xp: Namespace, name: str, value: Any, like: Array, like_name: st
     if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
         if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
             raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
-        # To fill an array copies nothing to a device.
+        # Filling an array copies nothing to a device.
         return xp.full((), float(value), dtype=dtype, device=placement(like))
     both = {name: value, like_name: like}
-    # JAX takes arrays of numpy as constants, and torch single numbers from the CPU.
+    # JAX takes numpy arrays as constants, torch scalars from the CPU.
     if not any(map(compat.is_jax_array, both.values())):
         _one_library(both)
         if value.ndim or not is_torch(xp):
@@ -217,7 +213,6 @@ def real_scalar(xp: Namespace, name: str, value: Any, like: Array, like_name: st
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """One of a few words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
     return str(value)
@@ -243,7 +238,7 @@ def _and(names: dict[str, Any]) -> str:
 
 
 def prototype(xp: Namespace, dtype: Any, device: Any) -> Array:
-    """An array of no elements with the dtype and device of those to be made; None is the namespace's own."""
+    """An empty array with the dtype and device of those to be made; None means the namespace's default."""
     if not compat.is_cupy_namespace(xp):
         return xp.empty((0,), dtype=dtype, device=device)
     if device is not None:

@@ -1,7 +1,4 @@
-"""Fast kernels, on a CPU and on a GPU; each has a generic line that gives the same result to rounding.
-
-`cpu` and `cuda` have the same names for the same operations, for numpy arrays and for arrays on a device.
-"""
+"""Kernels for a CPU and a GPU, under the same names; each has a generic line, equal to rounding."""
 
 import os
 

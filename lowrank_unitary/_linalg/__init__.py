@@ -1,4 +1,4 @@
-"""The operations that the mathematics is written in, dispatched by namespace, the generic line last."""
+"""The primitives of the mathematics, dispatched by namespace, the generic line last."""
 
 from .decompositions import eigh, inv, qr, svd
 from .random import (

@@ -1,4 +1,4 @@
-"""Decompositions that answer NaN with NaN, matrix by matrix, where LAPACK raises or hangs."""
+"""Decompositions that return NaN for NaN, matrix by matrix, where LAPACK raises or hangs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _eye(xp: Namespace, like: Array) -> Array:
 
 
 def _by_kernels(xp: Namespace, x: Array) -> Array | None:
-    """A thin or small matrix on a GPU as the kernels take it; None where they do not."""
+    """A thin or small matrix on a GPU for the kernels; None where they do not take it."""
     view = cuda_view(x) if is_cupy(xp) or is_torch(xp) else None
     if view is None or not cuda.decompositions_apply_to(view, view.shape[-1]):
         return None
@@ -55,7 +55,7 @@ def eigh(xp: Namespace, x: Array) -> tuple[Array, Array]:
         return cuda.hermitian_eigen(view)
     clean, finite = _finite_part(xp, x)
     if x.dtype == xp.complex64 and not values_are_at_hand(x):
-        # On a GPU the vectors of a stack, which vmap hides, may not be orthonormal in single precision.
+        # On a GPU, eigenvectors of a stack may not be orthonormal in single precision; vmap hides stacks.
         clean = astype(xp, clean, core_dtype(xp, x.dtype))
     if is_cupy(xp):
         w, v = _eigh_also_of_zero(xp, clean)
@@ -67,7 +67,7 @@ def eigh(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 
 def _eigh_also_of_zero(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """For cupy, where a zero matrix has given NaN: the identity stands in for it."""
+    """For cupy, whose eigh can give NaN for a zero matrix: the identity is decomposed instead."""
     zero = xp.all(x == 0, axis=(-2, -1), keepdims=True)
     w, v = xp.linalg.eigh(xp.where(zero, _eye(xp, x), x))
     return xp.where(zero[..., 0], 0.0, w), v
@@ -76,7 +76,7 @@ def _eigh_also_of_zero(xp: Namespace, x: Array) -> tuple[Array, Array]:
 def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Thin QR of columns scaled by the largest entry of the matrix; Q is orthonormal for any rank.
 
-    Householder's vectors square the entries: unscaled, float32 columns of 1e-30 would come out as zero.
+    Householder vectors square the entries: unscaled, float32 columns of 1e-30 would give zero.
     """
     if (view := _by_kernels(xp, x)) is not None:
         q = cuda.orthonormal_columns(view)
@@ -91,7 +91,7 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
 def inv(xp: Namespace, x: Array) -> Array:
     """Inverse; an exactly singular matrix gives NaN (JAX, cupy: also inf), and only that one of its batch."""
     if is_cupy(xp):
-        # Of a stack cupy's own inverse leaves what the memory held; substitution divides by the zero pivot.
+        # For a stack cupy's inverse returns uninitialised memory; substitution divides by the zero pivot.
         return xp.linalg.solve(x, xp.broadcast_to(_eye(xp, x), x.shape))
     if is_torch(xp):
         inverse, info = xp.linalg.inv_ex(x)

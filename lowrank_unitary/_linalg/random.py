@@ -1,9 +1,8 @@
 """Random blocks whose entries are functions of a seed and of their place alone.
 
-Entry (i, j) comes from the counter (i, j) and a key by Threefry-2x32 with twenty rounds (John Salmon, Mark
-Moraes, Ron Dror, David Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). So the random bits
-agree on every namespace and device, inside and outside of traces, and in every part of a block; values agree
-to rounding.
+Entry (i, j) comes from the counter (i, j) and a key by Threefry-2x32 with twenty rounds (Salmon, Moraes,
+Dror, Shaw, SC 2011). Bits agree on every namespace and device, inside and outside of traces, and in every
+part of a block; values agree to rounding.
 """
 
 from __future__ import annotations
@@ -35,38 +34,38 @@ from .._kernels import cpu, cuda
 
 
 class Key(NamedTuple):
-    """Two words of 32 bits: whole numbers from 0 on, or int32 arrays on a device or inside a trace."""
+    """Two words of 32 bits: non-negative numbers, or int32 arrays on a device or inside a trace."""
 
     high: Any
     low: Any
 
 
-# A JAX key is one, too.
+# A JAX key is an Array, too.
 RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | Key | Any | None"
 
-# Streams that one seed gives: what a call draws for one purpose does not shift what it draws for another.
+# One stream for each purpose: they do not shift each other.
 RIGHT, LEFT, COLUMNS, PROBES, ERRORS, START = range(6)
 KINDS = ("gaussian", "rademacher", "sparse_sign")
 # Non-zero entries in a row of a sparse sign matrix.
 _SPARSITY = 8
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-# Both shifts of a rotation, as numpy wants them.
+# Both shifts of a rotation.
 _TURNS = [(np.asarray(turn, np.uint32), np.asarray(32 - turn, np.uint32)) for turn in _ROTATIONS]
 _WORD = 0xFFFFFFFF
-# Numbers made at a time on the host, so that they stay in cache.
+# Numbers made at a time on the host: cache blocking.
 _PANEL = 1 << 15
 
 
 def key_of(rng: RNG, like: Array) -> Key:
-    """The key of a seed, of a JAX key, or drawn from a generator or, for None, from the operating system."""
+    """The key of a seed or JAX key, or one from a generator or, for None, from the operating system."""
     if isinstance(rng, Key):
         return rng
     if rng is None:
         if is_traced(like):
             raise ValueError(
                 "rng must be a seed, a Generator or a JAX key while a function is traced or "
-                "differentiated, got None: a number drawn here would be frozen into the compiled function. "
+                "differentiated, got None: a number taken here would be a constant of the compiled function. "
                 "Pass a JAX key as an argument of the function, a seed to accept that, or a test_matrix."
             )
         return Key(*np.random.SeedSequence().generate_state(2).tolist())
@@ -87,7 +86,7 @@ def key_of(rng: RNG, like: Array) -> Key:
         seed = int(rng.__index__())
         if seed < 0:
             raise ValueError(f"rng must be a seed of 0 or more, got {seed}.")
-        # The words that jax.random.key makes of it.
+        # As jax.random.key.
         if seed >> 64 == 0:
             return Key(seed >> 32, seed & _WORD)
     try:
@@ -103,7 +102,7 @@ def key_of(rng: RNG, like: Array) -> Key:
 
 
 def _of_symbol(seed: int, like: Array) -> Key:
-    """The key as tensors: torch compiles for one seed, then once more for all others, and not for each."""
+    """The key as tensors, so that torch does not compile for every seed."""
     torch = sys.modules["torch"]
     number = torch.full((), seed, dtype=torch.int64, device=like.device)
     # A word of 32 bits as a signed number.
@@ -112,11 +111,11 @@ def _of_symbol(seed: int, like: Array) -> Key:
 
 
 def _of_device(rng: Array, like: Array) -> Key:
-    """The key that an array holds, wherever it is: what is captured in a graph reads it at every replay."""
+    """The key in an array, which a recorded graph reads at every replay."""
     xp = compat.array_namespace(rng)
     if xp is not compat.array_namespace(like) or compat.device(rng) != compat.device(like):
         raise TypeError(
-            f"rng must lie beside the matrix if it is an array, got a {type(rng).__name__} on "
+            f"rng must be on the device of the matrix if it is an array, got a {type(rng).__name__} on "
             f"{compat.device(rng)} for a {type(like).__name__} on {compat.device(like)}: move it there."
         )
     if tuple(rng.shape) != (2,) or not xp.isdtype(rng.dtype, "integral"):
@@ -153,8 +152,7 @@ def random_block(
 ) -> Array:
     """Independent entries of mean 0 and E|ω|² = 1, from row and column `first` on, as thin factors of `like`.
 
-    "sparse_sign" has as many non-zeros in every row as there are columns, but no more than eight: there an
-    entry depends on the width of the block as well.
+    Rows of "sparse_sign" have at most eight non-zeros, whose places depend on the width of the block.
     """
     dtype = thin_dtype(xp, like.dtype)
     if kind == "gaussian":
@@ -165,7 +163,7 @@ def random_block(
 
 
 def uniform_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG, purpose: int) -> Array:
-    """Independent entries between 0 and 1, neither of which occurs."""
+    """Independent entries uniform in the open interval (0, 1)."""
     dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
     return _block(xp, shape, like, rng, purpose, (0, 0), dtype, _uniform)
 
@@ -210,7 +208,7 @@ def _block(
 
 
 def _kernels_take(xp: Namespace, like: Array, dtype: Any) -> bool:
-    """Whether the kernels make the numbers where `like` is, on a GPU."""
+    """Whether the kernels make the numbers, on the GPU of `like`."""
     if not (compat.is_cupy_array(like) or compat.is_torch_array(like)) or cuda_view(like) is None:
         return False
     return dtype in (xp.float32, xp.float64, xp.complex64, xp.complex128) and cuda.active()
@@ -231,7 +229,7 @@ def _on_host(key: Key, like: Array) -> bool:
 def _compiled(
     xp: Namespace, shape: tuple[int, ...], purpose: int, dtype: Any, values: Callable[..., Array]
 ) -> Callable[[Array], Array]:
-    """The numbers of JAX arrays on a GPU from key and first counters: one kernel in place of two hundred."""
+    """For JAX on a GPU: one compiled kernel in place of two hundred."""
 
     def make(counts: Array) -> Array:
         high, low, *first = counts
@@ -253,7 +251,7 @@ def _words(
 
 
 def _stream(xp: Namespace, key: Key, purpose: int, batch: tuple[int, ...], device: Any) -> Key:
-    """The key of a purpose, and of every matrix of a batch; the first is that of a matrix alone."""
+    """The key of a purpose, and of every matrix of a batch; the first is that of a single matrix."""
     key = Key(*map(_signed, key))
     if batch:
         count = xp.arange(math.prod(batch), dtype=xp.int32, device=device)
@@ -265,7 +263,7 @@ def _stream(xp: Namespace, key: Key, purpose: int, batch: tuple[int, ...], devic
 
 
 def _threefry(key: Key, x0: Any, x1: Any, wrap: Callable[[Any], Any] = lambda word: word) -> tuple[Any, Any]:
-    """Scramble the counter (x0, x1): int32 arrays, which wrap around, or numbers, which are wrapped."""
+    """The words of the counter (x0, x1): int32 arrays, which wrap around, or numbers, which `wrap` wraps."""
     words = (key.high, key.low, key.high ^ key.low ^ 0x1BD11BDA)
     x0, x1 = wrap(x0 + words[0]), wrap(x1 + words[1])
     for step in range(20):
@@ -292,7 +290,7 @@ def _threefry_in_place(key: Key, x0: Any, x1: Any) -> tuple[Any, Any]:
         for x, word in zip((x0, x1), words, strict=False)
     )
     part = np.empty(shape, np.uint32)
-    # A small block costs what a hundred calls cost, which positional arguments and ready arrays halve.
+    # A small block costs a hundred calls; positional arguments and ready arrays halve that.
     add, left, right, either, xor = np.add, np.left_shift, np.right_shift, np.bitwise_or, np.bitwise_xor
     for step in range(20):
         turn, rest = _TURNS[step % 8]
@@ -317,7 +315,7 @@ def _signed(word: Any) -> Any:
 
 
 def _fraction(xp: Namespace, word: Array) -> Array:
-    """The upper 23 bits as a number between 0 and 1, in the middle of its interval: exact in float32."""
+    """The upper 23 bits as the middle of one of 2²³ intervals of [0, 1]: exact in float32."""
     real = core_dtype(xp, xp.float32)
     return (xp.astype((word >> 9) & 0x7FFFFF, real) + 0.5) * 2.0**-23
 

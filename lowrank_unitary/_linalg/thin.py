@@ -1,4 +1,4 @@
-"""What is done with thin and small matrices everywhere, on any namespace."""
+"""Thin and small matrices, on any namespace."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 
 def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
-    """The blocks with one batch shape."""
     shapes = [tuple(block.shape[:-2]) for block in blocks]
     # Not by a set: symbolic sizes of torch have no hash.
     if all(shape == shapes[0] for shape in shapes):
@@ -50,32 +49,30 @@ def hstack(xp: Namespace, *blocks: Array) -> Array:
 
 
 def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """Matrices divided by their largest entry, and that, (…, 1, 1); of a zero matrix 1.
-
-    Squares of numbers beyond 1e19, or below 1e-23, have no place in single precision.
-    """
+    """Matrices divided by their largest entry, and that, (…, 1, 1), or 1 for a zero matrix."""
+    # In single precision squares of numbers beyond 1e19 overflow, below 1e-23 underflow.
     largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1), keepdims=True)
     unit = xp.where(largest > 0, largest, 1.0)
     return x / unit, unit
 
 
 def frobenius_norm(xp: Namespace, x: Array) -> Array:
-    """The norm of matrices of any scale."""
+    """The Frobenius norm without overflow or underflow."""
     x, unit = unit_scaled(xp, x)
     return xp.linalg.matrix_norm(x) * unit[..., 0, 0]
 
 
 def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
-    """Columns brought to a largest entry near 1 by powers of two, and the powers to multiply with again.
+    """Columns scaled to a largest entry near 1 by powers of two, and the powers to undo it.
 
-    A product with a unitary matrix then neither overflows nor loses digits below the normal range.
+    A product with a unitary matrix then neither overflows nor underflows.
     """
     largest = xp.max(xp.abs(stop_gradient(thin)), axis=-2, keepdims=True)
     if values_are_at_hand(largest) and xp.all((largest > 2.0**-24) & (largest < 2.0**24)):
         return thin, xp.ones_like(largest)
     usable = (largest > 0) & xp.isfinite(largest)
-    # A little nearer to 1 than the entry itself: neither the power nor its inverse leaves the range, but for
-    # the inverse of a subnormal number.
+    # Nearer to 1 than the entry itself: neither the power nor its inverse leaves the range, but for the
+    # inverse of a subnormal number.
     exponent = xp.round(0.99 * xp.log2(xp.where(usable, largest, 1.0)))
     least = math.log2(float(xp.finfo(thin.dtype).smallest_normal))
     exponent = xp.where(exponent < least, least, exponent)

@@ -1,7 +1,4 @@
-"""The few operations on n-sized arrays that carry all of the cost, dispatched by namespace.
-
-Each is a plain ladder with the generic array-API line last.
-"""
+"""The traversals of n×n arrays, which carry the cost, dispatched by namespace, the generic line last."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from .._array import (
 from .._kernels import cpu, cuda
 from .thin import adjoint, conj, hstack
 
-# Bytes of one panel of rows: it stays in the second-level cache between its product and its update.
+# Bytes of a panel of rows, which stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
 
 
@@ -60,20 +57,20 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     if is_column_major(xp, matrix, thin.shape[-1]):
         return conj(xp, product(xp, matrix.mT, conj(xp, thin)))
     if is_torch(xp):
-        # MKL takes 30 times as long for a transposed matrix beside two columns (n = 1024).
+        # MKL takes 30 times as long for a transposed matrix times two columns (n = 1024).
         return adjoint(xp, adjoint(xp, thin) @ matrix)
     return conj(xp, matrix.mT @ conj(xp, thin))
 
 
 def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
-    """Left @ right for thin or small matrices; on a GPU in full precision, and fit to be recorded."""
+    """Left @ right for thin or small matrices; on a GPU in full precision, and inside recorded graphs."""
     if arrays := _for_cuda(xp, left, right):
         return cuda.thin_product(arrays[0], arrays[1])
     return left @ right
 
 
 def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, Array | None]:
-    """matrixᴴ @ thin, and beside it matrixᴴ (matrix @ probes); by the fast kernels from one read."""
+    """matrixᴴ @ thin and matrixᴴ (matrix @ probes); by the kernels from one read."""
     if probes is None:
         return adjoint_product(xp, matrix, thin), None
     k = thin.shape[-1]
@@ -82,16 +79,13 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         kernels, views = fast
         both = _native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
-    seen = product(xp, matrix, probes)
-    both = adjoint_product(xp, matrix, hstack(xp, thin, seen))
+    image = product(xp, matrix, probes)
+    both = adjoint_product(xp, matrix, hstack(xp, thin, image))
     return both[..., :k], both[..., k:]
 
 
 def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overwrite: bool = False) -> Array:
-    """Array + (array @ left) @ rightᴴ: every row moves by itself, in the dtype of the thin factors.
-
-    The sum is rounded once into the dtype of the array.
-    """
+    """Array + (array @ left) @ rightᴴ in the dtype of the thin factors, rounded once into that of array."""
     if fast := _fast(xp, left.shape[-1], array, left, right):
         kernels, (view, *thin) = fast
         out, thin = _target(kernels, view, thin, overwrite=overwrite)
@@ -134,34 +128,31 @@ def whole_step(
     *,
     overwrite: bool = False,
 ) -> Array | None:
-    """A whole step by the fast kernels; None where they do not take it, or not all of it.
-
-    On a CPU they take rank one and up to one probe.
-    """
-    looked = () if probes is None else (probes,)
+    """A whole step by the kernels, on a CPU of rank one and up to one probe; else None."""
+    probed = () if probes is None else (probes,)
     k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
-    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *looked)):
+    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *probed)):
         view, *thin = views
         if overwrite and view.ndim > 2:
-            # A stack is moved matrix by matrix: a column that lies in a later one must not move with it.
+            # A stack is moved matrix by matrix: columns that alias a later one are copied.
             out, thin = _target(cpu, view, thin, overwrite=True)
         else:
             out = view if overwrite else np.empty_like(view)
-        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if looked else None, update, out):
+        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if probed else None, update, out):
             return None
         return _written(xp, unitary, out, overwrite)
-    if not (arrays := _for_cuda(xp, unitary, left, right, *looked)):
+    if not (arrays := _for_cuda(xp, unitary, left, right, *probed)):
         return None
     view, *thin = arrays
     if not cuda.steps_apply_to(view, k, p):
         return None
     out, thin = _target(cuda, view, thin, overwrite=overwrite)
-    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if looked else None, update, out)
+    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if probed else None, update, out)
     return _written(xp, unitary, out, overwrite)
 
 
 def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:
-    """The rotation of body factors by the fast kernels, on a CPU of rank one; None where there are none."""
+    """The rotation of body factors by the kernels, on a CPU of rank one; None where there are none."""
     if arrays := _for_cuda(xp, left, right):
         if cuda.steps_apply_to(arrays[0], left.shape[-1], 0):
             return cuda.rotation(arrays[0], arrays[1], update)
@@ -176,13 +167,13 @@ def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tup
 
 
 def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
-    """Whether the fast kernels take the transposed matrix and not this one."""
+    """Whether the kernels take the transposed matrix and not this one."""
     view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
     return view is not None and not view.flags.c_contiguous and cpu.apply_to(view.mT, columns)
 
 
 def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any, list[Array]] | None:
-    """The kernels that take these arrays, and the arrays as they take them; None where there are none."""
+    """The kernels for these arrays, and the arrays in their form; None where there are none."""
     if views := _for_kernels(xp, columns, matrix, *thin):
         return cpu, views
     arrays = _for_cuda(xp, matrix, *thin)
@@ -190,7 +181,7 @@ def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any
 
 
 def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
-    """All as numpy arrays where the kernels take them, with one dtype and one batch shape."""
+    """All as numpy arrays for the kernels, with one dtype and batch shape; None where they do not apply."""
     if not (is_numpy(xp) or is_torch(xp)):
         return None
     view = numpy_view(matrix)
@@ -207,7 +198,7 @@ def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> li
 
 
 def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
-    """All of them where they are on a GPU, with one dtype and one batch shape."""
+    """The same for arrays on a GPU."""
     if not (is_cupy(xp) or is_torch(xp)):
         return None
     views = [cuda_view(x) for x in (matrix, *thin)]
@@ -217,19 +208,19 @@ def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
 
 
 def _target(kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool) -> tuple[Array, list[Array]]:
-    """Where the result goes, and thin factors that do not change on the way."""
+    """The array for the result, and thin factors that do not alias it."""
     if not overwrite:
         return kernels.empty_like(matrix), thin
     return matrix, [kernels.copied(x) if kernels.share_memory(matrix, x) else x for x in thin]
 
 
 def _native(xp: Namespace, x: Array) -> Array:
-    """What the kernels made, as an array of the caller's kind."""
+    """A result of the kernels as an array of the caller's namespace."""
     return of_numpy(xp, x) if isinstance(x, np.ndarray) else x
 
 
 def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
-    """What the kernels wrote, as an array of the caller's kind."""
+    """The written array, in the caller's namespace."""
     if not overwritten:
         return _native(xp, out)
     if is_torch(xp):

@@ -1,8 +1,8 @@
 """Six ways to move the recurrent matrix of a network that learns to read handwritten digits.
 
-The images come one pixel at a time, so that what the first rows showed has to survive dozens of products
-with the recurrent matrix. All methods start from the same parameters and see the same minibatches; they
-differ in one line, the update of that matrix.
+The images come one pixel at a time, so that the network must remember their first rows over dozens of
+products with the recurrent matrix. All methods have the same initial parameters and minibatches; they differ
+in the update of that matrix.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .recurrent import Adam, Floats, Labels, accuracy, initial_network, loss_and
 
 CLASSES = 10
 TEST_IMAGES = 597
-# The images keep their roles whatever the seed, so that accuracies of different seeds compare.
+# One split for all seeds, so that their accuracies compare.
 SPLIT_SEED = 0
 
 Update = Callable[[Floats, Floats, float, np.random.Generator], Floats]
 
 
 class Digits(NamedTuple):
-    """Images as sequences of 64 pixels in [0, 1], and what they show."""
+    """Images as sequences of 64 pixels in [0, 1], and their labels."""
 
     train_sequences: Floats  # (1200, 64)
     train_labels: Labels
@@ -38,11 +38,11 @@ class Digits(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """One comparison; the same for all methods but for the step size of the unconstrained one.
+    """The settings of all methods, but for the step size of the unconstrained one.
 
-    The step size of the recurrent matrix and the learning rate of everything else fall to zero along half
-    a cosine. The gradient of the recurrent matrix is averaged over about 1 / (1 − momentum) steps, and cut
-    to `gradient_norm` where it is longer.
+    The step size of the recurrent matrix and the learning rate of all else fall to zero along half a cosine.
+    The gradient of the recurrent matrix is averaged over about 1 / (1 − momentum) steps, and clipped to
+    `gradient_norm`.
     """
 
     hidden: int = 128
@@ -66,7 +66,7 @@ class Method:
 
 
 class Step(NamedTuple):
-    """What was measured in one training step; the loss is that of its minibatch, before the update."""
+    """One training step; the loss is that of its minibatch, before the update."""
 
     loss: float
     update_seconds: float
@@ -74,7 +74,7 @@ class Step(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What was measured after `step` steps: accuracy on the test images and ‖WᵀW − I‖_F/√n."""
+    """Accuracy on the test images and ‖WᵀW − I‖_F/√n after `step` steps."""
 
     step: int
     accuracy: float
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all planned steps were made and the result was evaluated."""
+        """Whether all steps were made and the result was evaluated."""
         return bool(self.evaluations) and self.evaluations[-1].step == self.planned_steps
 
     @property
@@ -112,7 +112,7 @@ class Run:
 
 
 def low_rank(update: str, rank: int) -> Update:
-    """The library's step; one healing probe keeps the rounding of float32 from adding up."""
+    """The library's step; one healing probe bounds the drift of float32."""
 
     def step(W: Floats, G: Floats, eta: float, rng: np.random.Generator) -> Floats:
         moved: Floats = unitary_step(
@@ -154,20 +154,14 @@ METHODS = (
     Method("low-rank polar, k=1", low_rank("polar", 1)),
     Method("dense geodesic", dense_geodesic),
     Method("dense polar", dense_polar),
-    # At the common step size it ends at 65 % and 84 % (seeds 1 and 0); of 1, 0.3 and 0.1, this is its best.
+    # At the common step size it ends at 65 % and 84 % (seeds 1 and 0); 0.3 is the best of 1, 0.3 and 0.1.
     Method("unconstrained", unconstrained, step_scale=0.3),
 )
 BASELINE = "dense geodesic"
 
 
 def load_digits() -> Digits:
-    """The 1797 images of 8×8 pixels that come with scikit-learn, in a fixed split of 1200 and 597.
-
-    Returns
-    -------
-    Digits
-        float32 sequences, row by row from the top.
-    """
+    """The 1797 images of 8×8 pixels of scikit-learn as float32 rows, in a fixed split of 1200 and 597."""
     import sklearn.datasets
 
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
@@ -181,25 +175,10 @@ def load_digits() -> Digits:
 def compare(
     data: Digits, settings: Settings, watch: Callable[[Run], None], methods: tuple[Method, ...] = METHODS
 ) -> tuple[list[Run], bool]:
-    """Train once with every method.
+    """Train once with every method; `watch` is called with the current Run after every step.
 
-    Parameters
-    ----------
-    data : Digits
-        Images to learn from and to be tested on.
-    settings : Settings
-        Sizes, rates and the seed.
-    watch : callable
-        Called with the current Run after every step.
-    methods : tuple of Method
-        What to compare.
-
-    Returns
-    -------
-    runs : list of Run
-        In the order of the methods.
-    complete : bool
-        False where the user interrupted: then the last run is shorter than planned.
+    Returns the runs in the order of the methods, and False where the user interrupted: the last run is then
+    shorter than planned.
     """
     runs: list[Run] = []
     try:
@@ -213,31 +192,15 @@ def compare(
 
 
 def train(run: Run, method: Method, data: Digits, settings: Settings) -> Iterator[None]:
-    """Train with one method, writing into `run`; yields after every step.
-
-    Parameters
-    ----------
-    run : Run
-        Empty; filled as the training goes on.
-    method : Method
-        How the recurrent matrix moves.
-    data : Digits
-        Images to learn from and to be tested on.
-    settings : Settings
-        Sizes, rates and the seed.
-
-    Yields
-    ------
-    None
-    """
-    # Three streams from one seed: what the sketches draw must not shift the minibatches.
+    """Train with one method, filling an empty `run`; yields after every step."""
+    # Three streams from one seed: the sketches must not shift the minibatches.
     start_rng, batch_rng, sketch_rng = np.random.default_rng(settings.seed).spawn(3)
     network = initial_network(settings.hidden, CLASSES, start_rng)
     adam = Adam(network)
     average = np.zeros_like(network.recurrent)
     evaluate_every = max(1, settings.steps // settings.evaluations)
     images = len(data.train_labels)
-    # An unconstrained network may diverge, and its curve shall show it: inf and NaN pass without a warning.
+    # An unconstrained network may diverge, as its curve shows: no warnings of inf and NaN.
     with np.errstate(over="ignore", invalid="ignore"):
         for index in range(settings.steps):
             started = time.perf_counter()
@@ -266,6 +229,6 @@ def train(run: Run, method: Method, data: Digits, settings: Settings) -> Iterato
 
 
 def clipped(gradient: Floats, largest: float) -> Floats:
-    """The gradient, shortened to Frobenius norm `largest` where it is longer."""
+    """The gradient, clipped to the Frobenius norm `largest`."""
     norm = float(np.linalg.norm(gradient))
     return gradient * (largest / norm) if norm > largest else gradient

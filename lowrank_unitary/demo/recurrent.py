@@ -30,21 +30,9 @@ class Network(NamedTuple):
 
 
 def initial_network(hidden: int, classes: int, rng: np.random.Generator, dtype: Any = np.float32) -> Network:
-    """Random parameters around an orthogonal recurrent matrix.
+    """Random parameters for n hidden units and m classes, in float32 or float64.
 
-    Parameters
-    ----------
-    hidden, classes : int
-        n and m.
-    rng : numpy.random.Generator
-        Source of randomness.
-    dtype : dtype
-        float32 or float64.
-
-    Returns
-    -------
-    Network
-        W from :func:`lowrank_unitary.cayley_unitary`; v and C with entries N(0, 1/n); zero d and e.
+    W from :func:`lowrank_unitary.cayley_unitary`; v and C with entries N(0, 1/n); zero d and e.
     """
     scale = 1.0 / np.sqrt(hidden)
     return Network(
@@ -57,23 +45,7 @@ def initial_network(hidden: int, classes: int, rng: np.random.Generator, dtype: 
 
 
 def forward(network: Network, sequences: Floats) -> tuple[Floats, Floats, Floats]:
-    """Run the network over whole sequences.
-
-    Parameters
-    ----------
-    network : Network
-        The parameters.
-    sequences : array, shape (B, T)
-        One sequence a row.
-
-    Returns
-    -------
-    logits : array, shape (B, m)
-    states : array, shape (T + 1, B, n)
-        h_0 = 0 to h_T.
-    preactivations : array, shape (T, B, n)
-        z_1 to z_T.
-    """
+    """Logits (B, m), states h_0 = 0 to h_T (T + 1, B, n) and preactivations z_1 to z_T (T, B, n)."""
     B, T = sequences.shape
     W = network.recurrent
     states = np.zeros((T + 1, B, W.shape[0]), dtype=W.dtype)
@@ -87,23 +59,7 @@ def forward(network: Network, sequences: Floats) -> tuple[Floats, Floats, Floats
 
 
 def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> tuple[float, Network]:
-    """Mean cross-entropy over a minibatch, and its gradient by back-propagation through time.
-
-    Parameters
-    ----------
-    network : Network
-        The parameters.
-    sequences : array, shape (B, T)
-        One sequence a row.
-    labels : integer array, shape (B,)
-        The class of each sequence, from 0 to m − 1.
-
-    Returns
-    -------
-    loss : float
-    gradients : Network
-        Of the same shapes as the parameters.
-    """
+    """Mean cross-entropy over a minibatch, and its gradient by back-propagation through time."""
     logits, states, preactivations = forward(network, sequences)
     B, T = sequences.shape
     rows = np.arange(B)
@@ -115,7 +71,7 @@ def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> t
     error[rows, labels] -= 1
     error /= B
 
-    # Where the modReLU is open its slope is 1: in z, and up to the sign of z in d.
+    # Where the modReLU is not zero its slope is 1: in z, and up to the sign of z in d.
     slopes = (np.abs(preactivations) + network.bias > 0).astype(preactivations.dtype)  # (T, B, n)
     deltas = np.empty_like(preactivations)  # ∂loss/∂z_t (T, B, n)
     carried = error @ network.readout  # ∂loss/∂h_T (B, n)
@@ -123,7 +79,7 @@ def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> t
         np.multiply(carried, slopes[t], out=deltas[t])
         carried = deltas[t] @ network.recurrent  # ∂loss/∂h_{t−1}; lengths are kept where W is orthogonal
 
-    # Every step adds an outer product δ_t h_{t−1}ᵀ: one product over all T·B rows at once.
+    # The sum of the outer products δ_t h_{t−1}ᵀ in one product over all T·B rows.
     flat_deltas = deltas.reshape(T * B, -1)
     return loss, Network(
         recurrent=flat_deltas.T @ states[:-1].reshape(T * B, -1),

@@ -1,4 +1,4 @@
-"""What the digits comparison shows: a table, a CSV file of all curves, a figure."""
+"""The results of the digits comparison: a table, a CSV file of all curves, a figure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .. import __version__
 from .digits import BASELINE, METHODS, Run, Settings
 from .recurrent import Floats
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision; the dense competitors are
-# dashed and the unconstrained network dotted, so that the figure survives being printed in grey.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision; the dense methods are dashed and
+# the unconstrained network dotted, for prints in grey.
 _COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#000000")
 _LINES = ("-", "-", "-", "--", "--", ":")
 _STYLES = {
@@ -29,24 +29,12 @@ _STYLES = {
 
 
 def blas_threads() -> int:
-    """The number of threads that BLAS may use now."""
+    """The number of threads of BLAS."""
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
 
 
 def table(runs: list[Run], threads: int) -> Table:
-    """The final numbers of every run that was evaluated at least once.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not; an unfinished one is marked.
-    threads : int
-        The number of BLAS threads that the times were taken with.
-
-    Returns
-    -------
-    rich.table.Table
-    """
+    """The final numbers of every run that was evaluated; unfinished ones are marked."""
     notes = [
         "Loss: mean of the last 50 minibatches. Defect: ‖WᵀW − I‖_F/√n. Times:",
         "medians; an update is that of W alone, sketch included. Dense polar: the",
@@ -84,7 +72,7 @@ def table(runs: list[Run], threads: int) -> Table:
         notes.insert(3, f"Speed: of the update, relative to {BASELINE}.")
     notes.append(f"BLAS threads: {threads}.")
     if threads > 1:
-        # On 2 cores the dense geodesic took 47 ms an update at n = 512 so, and 26 ms with one thread.
+        # On 2 cores the dense geodesic took 47 ms an update at n = 512, and 26 ms with one thread.
         notes[-1] += " Those of numpy and scipy compete in the dense geodesic, which"
         notes.append("makes it slower than it need be: compare with OPENBLAS_NUM_THREADS=1.")
     result.caption = "\n".join(notes)
@@ -92,15 +80,7 @@ def table(runs: list[Run], threads: int) -> Table:
 
 
 def write_curves(runs: list[Run], path: Path) -> None:
-    """Write one line per method and training step, with test results where they were taken.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not.
-    path : Path
-        The CSV file.
-    """
+    """Write one line per method and training step, with test results where they were taken."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -115,20 +95,7 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 
 def figure(runs: list[Run], settings: Settings) -> Figure:
-    """Loss, test accuracy and unitarity defect against the training step.
-
-    Parameters
-    ----------
-    runs : list of Run
-        Finished or not.
-    settings : Settings
-        Named under the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Not known to pyplot: nothing global is touched, and no display is needed.
-    """
+    """Loss, test accuracy and unitarity defect against the step, without pyplot's global state."""
     result = Figure(figsize=(13.0, 5.2), layout="constrained")
     loss, accuracy, defect = result.subplots(1, 3)
     window = max(1, settings.steps // 40)

@@ -1,5 +1,5 @@
-"""Body factors become a thin unitary factor I + L Rᴴ, and that is applied to rows.
+"""Rotations: from body factors to the thin unitary factor I + L Rᴴ, applied row by row.
 
-In come `BodyFactors`; out go a `LowRankRotation`, by transport or polar projection through a core of size 2k,
-its certificate and its derivatives, and arrays multiplied by it.
+Input: `BodyFactors`. Output: a `LowRankRotation`, by transport or polar projection through a core of size 2k,
+its certificate, its derivatives, and arrays multiplied by it.
 """

@@ -1,4 +1,4 @@
-"""What a low-rank rotation is worth: measured afterwards, from thin factors alone."""
+"""The accuracy of a low-rank rotation, measured afterwards from thin factors alone."""
 
 from __future__ import annotations
 
@@ -28,35 +28,34 @@ from .core import balanced_gram, gram_is_exact, orthonormalise
 from .polar import dense_change as polar_change
 from .transport import dense_change as transport_change
 
-# A figure is exceeded by what it stands for with at most this probability: see rotation_certificate.
+# The chance that a true error exceeds its figure: see rotation_certificate.
 PROBABILITY = 0.01
 
 
 class RotationCertificate(NamedTuple):
-    """What :func:`rotation_certificate` found, one number per matrix of the batch.
+    """The result of :func:`rotation_certificate`, one number per matrix of the batch.
 
     Attributes
     ----------
     smallest_singular_value : array, shape (…)
-        σ_min of I + left rightᴴ, absolute error eps·‖I + left rightᴴ‖ of the core's precision. The polar
-        factor is unique where it is not zero.
+        σ_min of I + left rightᴴ, to eps·‖I + left rightᴴ‖ of the core's precision. The polar factor is unique
+        where it is not zero.
     near_singular : array of bool, shape (…)
         For polar projection: σ_min ≤ √eps·‖I + left rightᴴ‖, where half of the digits may depend on
         rounding. False for transport, which is unique everywhere.
     angles : array, shape (…, min(2k, n))
-        The angles by which the rotation turns, from 0 to π in descending order; a real plane counts twice.
+        Rotation angles in [0, π], in descending order; a real plane counts twice.
     factor_defect : array, shape (…)
-        ‖FᴴF − I‖_F of the factor F = I + LRᴴ as it is stored.
+        ‖FᴴF − I‖_F of the factor F = I + LRᴴ as stored.
     defect_along_left : array, shape (…)
         Largest relative change from ‖a‖² to ‖Uᴴa‖² over the columns a of the ambient left factor: a lower
         bound, up to rounding, of the spectral norm of UᴴU − I. NaN where no ambient factor was given.
     step_error : array, shape (…)
-        Frobenius norm of the error of the new matrix that is exceeded with at most `probability`.
+        Frobenius norm of the error of the new matrix, exceeded with at most `probability`.
     defect : array, shape (…)
-        Unitarity defect ‖UᴴU − I‖_F of the new matrix that is exceeded with at most `probability`.
+        Unitarity defect ‖UᴴU − I‖_F of the new matrix, exceeded with at most `probability`.
     gram_is_exact : array of bool, shape (…)
-        Whether the Gram core is exact to rounding for these factors; where not, ``core="auto"`` takes the
-        orthonormal core as long as it can read values, and ``core="orthonormal"`` always does.
+        Whether the Gram core is exact to rounding for these factors.
     probability : array, shape ()
         0.01.
     """
@@ -82,22 +81,21 @@ def rotation_certificate(
     unitary_defect: Array | float = 0.0,
     dtype: Any = None,
 ) -> RotationCertificate:
-    """Say how good a low-rank rotation is, whichever core it came from.
+    """Measure the accuracy of a low-rank rotation, from whichever core.
 
     Parameters
     ----------
     body_factors : BodyFactors
-        left and right of shape (…, n, k): what the rotation was made from.
+        (…, n, k), from which the rotation was made.
     rotation : LowRankRotation
-        What :func:`transport_rotation` or :func:`polar_rotation` made of it.
+        From :func:`transport_rotation` or :func:`polar_rotation`.
     update : {"geodesic", "cayley", "polar"}
-        What it was made by; the first two by :func:`transport_rotation`.
+        The update that made it.
     left : array, shape (…, n, k), optional
-        The left factor a in the ambient frame, of which the body factor is Uᴴa: shows the defect of U
-        along it for free.
+        The left factor a in the ambient frame, whose body factor is Uᴴa: for `defect_along_left`.
     unitary_defect : float or real array broadcasting against the batch
-        Unitarity defect of U before the step, known or estimated (:func:`unitarity_defect`). With 0,
-        `defect` is what the step adds.
+        Unitarity defect of U before the step (:func:`unitarity_defect`). With 0, `defect` is what the step
+        adds.
     dtype : dtype of the namespace, optional
         That of the matrix to be moved, where it is stored in half precision.
 
@@ -106,33 +104,26 @@ def rotation_certificate(
     RotationCertificate
         In the precision of the core, double where there is one.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
     O(nk²): one QR of all thin factors, W = [right, left, L, R] = QT, then matrices of size 8k at most. With
     X the step and F − I the rotation in the basis Q:
 
     - σ_min from an SVD of I + X, angles from F ± I, as ‖(F − I)v‖ = 2 sin(θ/2) and ‖(F + I)v‖ = 2 cos(θ/2)
-      for the angle θ of v. By Weyl's inequality the error is eps·‖I + X‖ at most, and no square is taken.
-    - factor_defect and the difference d between F and the same function of X by an eigendecomposition or
-      an SVD in the precision of the core are measured. What is left is modelled: δ, the rounding of Uᴴa,
-      eps (1 + √n/4) ‖left‖_F‖right‖_F for balanced columns, and of the comparison itself; and ρ, the rounding
-      of the new entries, eps (√n/2 + (1 + √n/4) ‖L‖_F‖R‖_F).
-    - step_error = d + δ + ρ for transport, since the derivatives of exp and of the Cayley transform at a
-      skew matrix are contractions; d + (1 + κ) δ + ρ for polar projection, with the condition number κ of the
-      polar factor, 1/σ_n for complex and 2/(σ_n + σ_(n−1)) for real matrices, and 2√m more for m singular
-      values of I + X below 4δ: there the nearest unitary matrix is decided by rounding, and any answer is a
-      distance of up to 2 from any other. All times √(1 + unitary_defect), which bounds ‖U‖.
-    - defect = unitary_defect + (factor_defect + 2ρ) (1 + unitary_defect), as (UF)ᴴ(UF) − I = Fᴴ(UᴴU − I)F
-      + FᴴF − I.
+      for the angle θ of v; no square is taken.
+    - Measured: factor_defect, and the difference d between F and the same function of X by an
+      eigendecomposition or an SVD. Modelled: δ, the rounding of Uᴴa, eps (1 + √n/4) ‖left‖_F‖right‖_F for
+      balanced columns, and of the comparison; and ρ, the rounding of the new entries,
+      eps (√n/2 + (1 + √n/4) ‖L‖_F‖R‖_F).
+    - step_error, times √(1 + unitary_defect), which bounds ‖U‖: d + δ + ρ for transport; for polar projection
+      d + (1 + κ) δ + ρ, with the condition number κ of the polar factor, 1/σ_n for complex and
+      2/(σ_n + σ_(n−1)) for real matrices, and 2√m more for m singular values of I + X below 4δ, where
+      rounding decides which unitary matrix is nearest.
+    - defect = unitary_defect + (factor_defect + 2ρ) (1 + unitary_defect).
 
-    The constants of the model are calibrated, not proved: in 10 000 drawn steps of all dtypes, kinds and
-    sizes, n up to 200, no figure was exceeded in more than 1 case of 1000, and each is within a factor of
-    100 of the truth in the median. The healing of a step is not part of its certificate.
+    The constants are calibrated, not proved: in 10 000 random steps of all dtypes, kinds and sizes, n up to
+    200, no figure was exceeded in more than 1 case of 1000, and the median overestimate is below a factor of
+    100. The healing of a step is not part of its certificate.
 
     References
     ----------
@@ -188,15 +179,18 @@ def rotation_certificate(
     factor_defect = xp.linalg.matrix_norm(turned + adjoint(xp, turned) + product)
 
     # Rounding: of the pull-back relative to the step, and of the new entries.
-    grain, root = eps(xp, thin), 1.0 + 0.25 * math.sqrt(n)
+    # Of the coarsest dtype that took part.
+    took_part = (*body_factors, *rotation, *given.values())
+    grain = max(eps(xp, thin_dtype(xp, x.dtype)) for x in took_part)
+    root = 1.0 + 0.25 * math.sqrt(n)
     # Columns may cancel in the product: it is their own size that is rounded.
     size = xp.linalg.matrix_norm(W[..., k:]) * xp.linalg.matrix_norm(W[..., :k]) / unit[..., 0, 0]
     pulled = grain * root * size
     stored = grain if dtype is None else eps(xp, dtype)
     written = math.sqrt(n) / 2.0 * stored + grain * root * xp.linalg.matrix_norm(L) * xp.linalg.matrix_norm(R)
-    # Errors of the rotation and of rounding come multiplied by U, whose norm is √(1 + defect) at most.
+    # Errors of the rotation are multiplied by U, of norm √(1 + defect) at most.
     scale = (1.0 + before) ** 0.5
-    # What the comparison itself may be wrong by: backward errors of an eigendecomposition or an SVD.
+    # The error of the comparison: backward errors of an eigendecomposition or an SVD.
     compared = eps(xp, working) * X.shape[-1] * largest
     if update == "polar":
         disturbance = pulled + compared
@@ -206,7 +200,9 @@ def rotation_certificate(
         step_error = step_error + 2.0 * xp.sqrt(xp.sum(undecided, axis=-1))
     else:
         step_error = difference + pulled + compared + written
-    near = (smallest <= math.sqrt(grain) * largest) & (update == "polar")
+    # All singular values may be small at once, of I − I for instance: then 1 is what has cancelled.
+    whole = xp.where(largest < 1.0, xp.ones_like(largest), largest)
+    near = (smallest <= math.sqrt(grain) * whole) & (update == "polar")
     return RotationCertificate(
         smallest_singular_value=smallest,
         near_singular=near,

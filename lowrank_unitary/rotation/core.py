@@ -31,9 +31,8 @@ Product = Callable[[Array], Array]
 # (xp, X, unit, Q, R̄Q, R̄ᴴQ) → (ĀQ, ĀᴴQ), for the function of A = Q (X / unit) Qᴴ with the cotangent R̄.
 Pullback = Callable[[Namespace, Array, Array, Array, Array, Array], tuple[Array, Array]]
 
-# The Gram core is used by value up to this spectral norm of the balanced K. The cancellation in W M Wᴴ grows
-# with ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45, and the singular values of I + cbᴴ
-# are above 0.55.
+# The Gram core is used by value up to this spectral norm of the balanced K: the cancellation in W M Wᴴ grows
+# with ‖K‖. For a unit vector x, |bᴴx|² + |cᴴx|² ≤ 0.9, so |xᴴcbᴴx| ≤ 0.45: σ_min of I + cbᴴ is above 0.55.
 GRAM_LIMIT = 0.9
 
 
@@ -44,10 +43,10 @@ def low_rank_rotation(
     gram_middle: Callable[[Namespace, Array, bool], Array],
     dense_change: Callable[[Namespace, Array, Array], Array],
 ) -> LowRankRotation:
-    """I + W M Wᴴ by the chosen core, or by the kernels where they are at hand.
+    """I + W M Wᴴ by the chosen core, or by the kernels where they are available.
 
-    `update` is what the kernels call the function.
-    `gram_middle(xp, K, small)` gives M from K, where small promises ‖K‖₂ ≤ GRAM_LIMIT;
+    `update` names the function for the kernels.
+    `gram_middle(xp, K, small)` gives M from K, where small states ‖K‖₂ ≤ GRAM_LIMIT;
     `dense_change(xp, X, unit)` gives f(X / unit) − I for the small matrix X = unit · Qᴴ c bᴴ Q.
     """
     xp, n, k = checked_body_factors(body_factors)
@@ -63,7 +62,7 @@ def low_rank_rotation(
         core, small = _choose(xp, K, n)
     if core == "gram":
         M = gram_middle(xp, K, small)
-        # By the kernels where they are at hand, as K is: the threads of BLAS, once awake, take cores from
+        # By the kernels where they are available, as K is: threads of BLAS that spin would take cores from
         # those that move U.
         left, right = W, product(xp, W, adjoint(xp, M if small else _unless_wrong(xp, M, K)))
     else:
@@ -73,15 +72,14 @@ def low_rank_rotation(
 
 
 def balanced_gram(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
-    """W = [b, c] of balanced columns, K = WᴴW, and what the product has been multiplied by."""
-    # Column by column in memory, as the kernels take thin factors.
+    """W = [b, c] of balanced columns, K = WᴴW, and the factor by which the product was scaled."""
+    # Column-major, as the kernels take thin factors.
     W = xp.concat([b.mT, c.mT], axis=-2).mT
     if values_are_at_hand(W) and math.prod(W.shape) and 2.0**-40 < xp.max(xp.abs(W)) < 2.0**40:
         K = adjoint_product(xp, W, W)
         squares = xp.abs(xp.linalg.diagonal(K))
         if xp.all(squares > 2.0**-80):
-            # Nothing comes near the ends of the range: K itself knows the norms, and powers of two change no
-            # digit of it.
+            # No overflow or underflow: the norms are read from K, which powers of two scale exactly.
             k = c.shape[-1]
             apart = xp.round(0.25 * (xp.log2(squares[..., :k]) - xp.log2(squares[..., k:])))
             power = astype(xp, 2.0 ** xp.concat([-apart, apart], axis=-1), real_dtype(xp, W.dtype))
@@ -95,9 +93,8 @@ def balanced_gram(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Arra
 def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     """Scale every column pair by powers of two to equal norms, (c_j δ_j, b_j / δ_j); the product stays.
 
-    A column whose partner is zero adds nothing to the product; it is made small, so as not to weigh in K.
-    Where the squares of the columns would overflow, all are scaled down: the third result, 1 elsewhere, is
-    what the product has been multiplied by.
+    A column whose partner is zero is made small, so as not to weigh in K. Where the squares of the columns
+    would overflow, all are scaled down: the third result, else 1, is the factor of the product.
     """
     k = c.shape[-1]
     if k == 0:
@@ -108,7 +105,7 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
         xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), 0.0, log_b), log_c),
         xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), 0.0, log_c), log_b),
     )
-    # In two halves: δ itself may be beyond the range of the dtype when the columns are not.
+    # In two halves: δ itself may leave the range of the dtype.
     delta = astype(xp, stop_gradient(2.0 ** xp.round(0.25 * (log_b - log_c))), real_dtype(xp, c.dtype))
     longest = 0.5 * xp.max(log_c + log_b, axis=-1, keepdims=True)
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
@@ -122,7 +119,7 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
     magnitude = xp.abs(stop_gradient(x))
     largest = xp.max(magnitude, axis=-2, keepdims=True)
     scale = xp.where(largest > 0, largest, 1.0)
-    # The largest entry is 1 after scaling, so the norm of a column is 0 only where its scale stands in.
+    # The largest entry is 1 after scaling: the norm is 0 for a zero column only.
     norm = xp.sqrt(xp.sum((magnitude / scale) ** 2, axis=-2, keepdims=True))
     return xp.where(largest == 0, -math.inf, xp.log2(scale) + xp.log2(xp.where(norm > 0, norm, 1.0)))
 
@@ -141,7 +138,7 @@ def gram_is_exact(xp: Namespace, K: Array) -> Array:
 
     By ‖K⁸‖_F^⅛, which exceeds ‖K‖₂ by a factor of (2k)^(1/16) at most: 1.2 for k = 16.
     """
-    # Entries above 1 decide by themselves; their powers may overflow.
+    # An entry above 1 is enough; its powers may overflow.
     K = xp.where(xp.all(xp.abs(K) <= 1.0, axis=(-2, -1), keepdims=True), K, 1.0)
     for _ in range(3):
         K = K @ K
@@ -149,9 +146,9 @@ def gram_is_exact(xp: Namespace, K: Array) -> Array:
 
 
 def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:
-    """M, or NaN where I + W M Wᴴ is so far from unitary that half of the digits are gone.
+    """M, or NaN where the defect W X Wᴴ of I + W M Wᴴ is above √eps.
 
-    Its defect is W X Wᴴ with X = M + Mᴴ + MᴴKM, and ‖W X Wᴴ‖² = tr(X K X K).
+    X = M + Mᴴ + MᴴKM, and ‖W X Wᴴ‖² = tr(X K X K).
     """
     K, constant = stop_gradient(K), stop_gradient(M)
     transposed = adjoint(xp, constant)
@@ -170,6 +167,15 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
         Q, small = qr(xp, W)
     ends = list(itertools.accumulate(widths, initial=0))
     return Q, [small[..., start:end] for start, end in itertools.pairwise(ends)]
+
+
+def half_defect(xp: Namespace, Y: Array) -> Array:
+    """½(I − PᴴP) for P = I + Y, formed from Y alone, so that nothing of the size of I has to cancel.
+
+    Y + N + Y N with this N is one Newton–Schulz step of P towards the unitary matrices.
+    """
+    Y_adjoint = adjoint(xp, Y)
+    return -0.5 * (Y + Y_adjoint + Y_adjoint @ Y)
 
 
 def pull_back_cotangent(

@@ -1,7 +1,7 @@
-"""Vector-Jacobian products of rotations and steps, for frameworks with no automatic differentiation.
+"""Vector-Jacobian products of rotations and steps, for frameworks without automatic differentiation.
 
-A cotangent X̄ of X is the gradient of a real loss: along dX the loss changes by Re tr(X̄ᴴ dX). That is torch's
-`.grad`, and the complex conjugate of what JAX carries backwards.
+A cotangent X̄ of X is the gradient of a real loss: along dX the loss changes by Re tr(X̄ᴴ dX). It is torch's
+`.grad`, and the complex conjugate of JAX's cotangent.
 """
 
 from __future__ import annotations
@@ -34,30 +34,24 @@ def transport_rotation_vjp(
     Parameters
     ----------
     body_factors : BodyFactors
-        left and right of shape (…, n, k), as handed to :func:`transport_rotation`.
+        left and right of shape (…, n, k), as passed to :func:`transport_rotation`.
     cotangent : BodyFactors
         Of shape (…, n, m) with any m: left @ rightᴴ is the cotangent of the n×n rotation, not of its thin
-        factors, which are not unique. For vectors x that were rotated as rows, xᴴ and the adjoint of the
-        cotangent of the result (:func:`rotate_vjp`); of several uses, their columns side by side.
+        factors, which are not unique. For rotated rows x, xᴴ and the adjoint of the cotangent of the result
+        (:func:`rotate_vjp`); for several uses, their columns side by side.
     update : {"geodesic", "cayley"}
-        As handed to :func:`transport_rotation`.
+        As passed to :func:`transport_rotation`.
 
     Returns
     -------
     BodyFactors
         Cotangents of left and right, with their shapes and dtypes.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or an unknown update.
-
     Notes
     -----
-    O(nk(k + m) + k³), no n×n array. With Ω = V diag(iθ) Vᴴ, where V takes in the complement of the 2k
-    directions with θ = 0, the cotangent of Ω is V (Γ ∘ (Vᴴ R̄ V)) Vᴴ, Γ the conjugate divided differences
-    of e^{iθ}, which have no denominator: exact to rounding at every step size, with no exception at zero,
-    equal or opposite angles.
+    O(nk(k + m) + k³), no n×n array. With Ω = V diag(iθ) Vᴴ, θ = 0 outside of 2k directions, the cotangent of
+    Ω is V (Γ ∘ (Vᴴ R̄ V)) Vᴴ with the conjugate divided differences Γ of e^{iθ}, computed without a quotient:
+    exact to rounding at every step size, also at zero, equal or opposite angles.
 
     References
     ----------
@@ -84,25 +78,13 @@ def polar_rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, /) -> 
     Parameters
     ----------
     body_factors : BodyFactors
-        left and right of shape (…, n, k), as handed to :func:`polar_rotation`.
-    cotangent : BodyFactors
-        left @ rightᴴ is the cotangent of the n×n rotation, see :func:`transport_rotation_vjp`.
-
-    Returns
-    -------
-    BodyFactors
-        Cotangents of left and right, with their shapes and dtypes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
+        left and right of shape (…, n, k), as passed to :func:`polar_rotation`.
+    cotangent : as for :func:`transport_rotation_vjp`
 
     Notes
     -----
-    O(nk(k + m) + k³), no n×n array. With the singular value decomposition I + left rightᴴ = u s vᴴ, whose
-    other singular values are 1, its cotangent is u [(G − Gᴴ)_ij/(s_i + s_j)] vᴴ, G = uᴴ R̄ v: a sum and not a
-    difference in the denominator, so that coinciding singular values are no exception. Exact to rounding
+    O(nk(k + m) + k³), no n×n array. With the SVD I + left rightᴴ = u s vᴴ its cotangent is
+    u [(G − Gᴴ)_ij/(s_i + s_j)] vᴴ, G = uᴴ R̄ v: equal singular values are no exception. Exact to rounding
     over s_min at every step size; NaN where I + left rightᴴ is singular, which has no derivative.
 
     References
@@ -132,30 +114,20 @@ def rotate_vjp(
 
     Parameters
     ----------
-    array : array, shape (…, m, n)
-        As handed to :func:`rotate`.
-    rotation : LowRankRotation
-        As handed to :func:`rotate`.
+    array, rotation, adjoint : as for :func:`rotate`
     cotangent : array, shape (…, m, n)
         That of the result.
-    adjoint : bool
-        As handed to :func:`rotate`.
 
     Returns
     -------
     RotateCotangents
-        That of the array, and that of the rotation as a product arrayᴴ @ cotangent that is left as it is:
-        thin where few rows are rotated. It does not depend on how the rotation was made.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
+        That of the array, and that of the rotation as the two factors of arrayᴴ @ cotangent, thin where few
+        rows are rotated.
 
     Notes
     -----
-    One rotation of the cotangent, 4wmn operations (real). Complex arrays are conjugated, which copies them;
-    :func:`unitary_transport_vjp` and :func:`polar_projection_vjp` do not do that to n×n matrices.
+    4wmn operations (real). Complex arrays are copied to conjugate them, which :func:`unitary_transport_vjp`
+    and :func:`polar_projection_vjp` avoid.
 
     Examples
     --------
@@ -186,30 +158,20 @@ def unitary_transport_vjp(
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        U, as handed to :func:`unitary_transport`.
-    left, right : array, shape (…, n, k)
-        The step, as handed to :func:`unitary_transport`.
+    unitary, left, right, update : as for :func:`unitary_transport`
     cotangent : array, shape (…, n, n)
         That of the result.
-    update : {"geodesic", "cayley"}
-        As handed to :func:`unitary_transport`.
 
     Returns
     -------
     StepCotangents
         Cotangents of U, left and right, with their shapes and dtypes; summed over batch axes that an argument
-        does not have. That of U is the derivative in all n² entries, not projected on a tangent space.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or an unknown update.
+        does not have. That of U is not projected to a tangent space.
 
     Notes
     -----
-    About 24kn² operations (real) and O(nk² + k³); the one n×n array made is the cotangent of U. Exact to
-    rounding at every step size, see :func:`transport_rotation_vjp`. Of the step without healing.
+    About 24kn² operations (real) and O(nk² + k³); the cotangent of U is the only n×n array made. Accuracy as
+    for :func:`transport_rotation_vjp`. For steps without healing.
 
     Examples
     --------
@@ -231,22 +193,9 @@ def polar_projection_vjp(unitary: Array, left: Array, right: Array, cotangent: A
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        U, as handed to :func:`polar_projection`.
-    left, right : array, shape (…, n, k)
-        The step, as handed to :func:`polar_projection`.
+    unitary, left, right : as for :func:`polar_projection`
     cotangent : array, shape (…, n, n)
         That of the result.
-
-    Returns
-    -------
-    StepCotangents
-        As of :func:`unitary_transport_vjp`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Notes
     -----
@@ -290,10 +239,7 @@ def _rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, pullback: P
 def step_cotangents(
     unitary: Array, left: Array, right: Array, cotangent: Array, update: str, *, of_unitary: bool = True
 ) -> tuple[Array | None, Array, Array]:
-    """Cotangents of U, left and right for a step along a curve, or for "polar".
-
-    Where U is a constant its cotangent, the only n×n one, need not be made: None stands in its place.
-    """
+    """Cotangents of U, left and right for any update; None for that of a constant U, which is n×n."""
     make: Callable[[BodyFactors], LowRankRotation]
     if update == "polar":
         make, pullback = functools.partial(polar.polar_rotation, core="orthonormal"), polar.pullback
@@ -313,7 +259,7 @@ def step_cotangents(
     cotangent = astype(xp, cotangent, unitary.dtype)
 
     def across(first: Product, second: Product) -> Product:
-        # Products with n×n matrices stay in their precision, as in the step itself.
+        # Products with n×n matrices keep their precision, as in the step itself.
         return lambda block: astype(xp, second(first(astype(xp, block, thin))), working)
 
     body = BodyFactors(*(astype(xp, x, working) for x in body))
@@ -335,7 +281,7 @@ def step_cotangents(
 
 
 def _as_of(xp: Namespace, like: Array, cotangent: Array) -> Array:
-    """A cotangent of the shape and kind of `like`: summed where it was broadcast, real where it is real."""
+    """A cotangent with the shape and dtype of `like`: summed over broadcast axes, real for real arrays."""
     ahead = cotangent.ndim - like.ndim
     widened = [i for i in range(like.ndim - 2) if like.shape[i] != cotangent.shape[ahead + i]]
     if ahead or widened:

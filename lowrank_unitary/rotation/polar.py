@@ -1,4 +1,4 @@
-"""Polar projection (D): the nearest unitary matrix after a low-rank step."""
+"""Polar projection: the nearest unitary matrix after a low-rank step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from .._array import Array, Namespace, eps, validate
 from .._linalg import adjoint, eye_like, inv, svd
 from ..types import BodyFactors, LowRankRotation
-from .core import CORES, low_rank_rotation
+from .core import CORES, half_defect, low_rank_rotation
 
 
 def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRankRotation:
@@ -15,38 +15,25 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
 
     Parameters
     ----------
-    body_factors : BodyFactors
-        left and right of shape (…, n, k): the step in the body frame, sign and step size included.
-    core : {"auto", "gram", "orthonormal"}
-        How the 2k×2k core is computed. ``"gram"``: from WᴴW, by products and inverses of that size;
-        differentiable. ``"orthonormal"``: from a QR of W and an SVD; exact for every step size and down to
-        singular I + left rightᴴ. ``"auto"``: the cheaper one that is exact to rounding, by value, or a
-        closed form for k = 1; ``"gram"`` where values cannot be read (tracing, differentiation, GPU).
+    body_factors : as for :func:`transport_rotation`
+    core
+        As for :func:`transport_rotation`, with inverses in the Gram core and an SVD in the orthonormal one.
 
     Returns
     -------
     LowRankRotation
-        left and right of shape (…, n, 2k), or (…, n, n) where 2k ≥ n and the core is orthonormal.
-
-    Raises
-    ------
-    TypeError
-        If body_factors is not a BodyFactors, or its arrays have different namespaces or no float dtype.
-    ValueError
-        For shapes that do not fit, or an unknown core.
+        As from :func:`transport_rotation`.
 
     Notes
     -----
-    With c = left, b = right, W = [b, c], K = WᴴW, Z = [[cᴴc, I], [I, 0]] and E = [[0, 0], [I, 0]]:
-    (I + cbᴴ)ᴴ(I + cbᴴ) = I + W Z Wᴴ, whose inverse root is I + W Y Wᴴ with Y = −Z[S(I + S)]⁻¹,
-    S = (I + KZ)^½, and the polar factor is I + W M Wᴴ with M = E + Y + E K Y. S comes from ten
-    Denman–Beavers steps. Cost O(nk² + k³).
+    O(nk² + k³). With c = left, b = right, W = [b, c], K = WᴴW, Z = [[cᴴc, I], [I, 0]] and
+    E = [[0, 0], [I, 0]] the polar factor is I + W M Wᴴ, M = E + Y + E K Y, Y = −Z[S(I + S)]⁻¹,
+    S = (I + KZ)^½.
 
     Exact to rounding for every step with ``"auto"`` where values can be read. The Gram core alone: 1e-12 …
-    2e-11 at step norm 3 in double precision, more beyond. Where half of its digits are gone it gives NaN,
-    rather than a matrix that is not unitary. Where I + left rightᴴ is singular the nearest unitary matrix
-    is not unique and the orthonormal core returns one of them. A real factor has determinant +1 for steps
-    of norm below 1; a longer step can cross a singular matrix and come out with −1.
+    2e-11 at step norm 3 in double precision, more beyond, and NaN where its defect is above √eps. Where
+    I + left rightᴴ is singular the nearest unitary matrix is not unique; the orthonormal core returns one. A
+    real factor has determinant +1 for steps of norm below 1; a longer step can give −1.
 
     References
     ----------
@@ -78,14 +65,14 @@ def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
     Z = xp.concat([cc @ upper + lower, xp.broadcast_to(upper, (*cc.shape[:-2], k, 2 * k))], axis=-2)
     S = square_root(xp, eye + K @ Z, 5 if small else 10)
     Y = -Z @ inv(xp, S + S @ S)
-    # M = E (I + KY) + Y, and E moves the upper half to the lower one.
+    # M = E (I + KY) + Y; E moves the upper half to the lower one.
     return xp.concat([Y[..., :k, :], Y[..., k:, :] + upper + (K @ Y)[..., :k, :]], axis=-2)
 
 
 def square_root(xp: Namespace, A: Array, steps: int) -> Array:
     """A^½ for positive spectrum, by the product form of Denman–Beavers; NaN where it has not converged.
 
-    An eigenvalue λ far from 1 takes log₄(λ) or log₄(1/λ) steps to come near it, then four or five more.
+    An eigenvalue λ takes |log₄ λ| steps to come near 1, then four or five more.
     """
     eye = eye_like(xp, A)
     X, residual = A, A
@@ -94,17 +81,16 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
         X = 0.5 * (X + X @ inverse)
         residual = 0.5 * eye + 0.25 * (residual + inverse)
     error = xp.sqrt(xp.sum(xp.abs(residual - eye) ** 2, axis=(-2, -1), keepdims=True))
-    # Convergence is quadratic: a last residual below √eps leaves an error of its square.
+    # Convergence is quadratic: a last residual r leaves an error of r².
     return xp.where(error <= math.sqrt(eps(xp, A.dtype)), X, math.nan)
 
 
 def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     """polar(I + X / unit) − I for a small matrix; where the sum is singular, one of the nearest.
 
-    An SVD gives the factor P = I + Y to some dozens of eps. One Newton step from there leaves rounding
-    relative to X: with B = unit·I + X, P (I + N) is to first order unitary, and polar to B, for N with the
-    Hermitian part ½(I − PᴴP) and the skew part that solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides
-    are formed from Y and X, in which nothing of the size of I has to cancel.
+    An SVD gives the factor P = I + Y to some dozens of eps; one Newton step leaves rounding relative to X.
+    With B = unit·I + X it goes to P (I + N), N with the Hermitian part ½(I − PᴴP) and the skew part that
+    solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides are formed from Y and X, without cancellation.
     """
     eye = eye_like(xp, X)
     u, s, vh = svd(xp, unit * eye + X)
@@ -112,17 +98,17 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     # PᴴB − unit·I
     H = unit * adjoint(xp, Y) + X + adjoint(xp, Y) @ X
     v = adjoint(xp, vh)
-    # Where the right side is mostly rounding divided by next to nothing, the answer of the SVD stays.
+    # Where rounding would be divided by a tiny sum, the result of the SVD stays.
     sums = s[..., :, None] + s[..., None, :]
     decided = sums > math.sqrt(eps(xp, X.dtype)) * s[..., :1, None]
     skew = xp.where(decided, (vh @ (H - adjoint(xp, H)) @ v) / xp.where(decided, sums, 1.0), 0.0)
     K = v @ skew @ vh
-    N = K - 0.5 * (Y + adjoint(xp, Y) + adjoint(xp, Y) @ Y)
+    N = K + half_defect(xp, Y)
     return Y + N + Y @ N
 
 
 def pullback(
-    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array
+    xp: Namespace, X: Array, unit: Array, Q: Array, image: Array, image_back: Array
 ) -> tuple[Array, Array]:
     """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
 
@@ -130,12 +116,12 @@ def pullback(
     """
     u, s, vh = svd(xp, unit * eye_like(xp, X) + X)
     v, uh = adjoint(xp, vh), adjoint(xp, u)
-    within = adjoint(xp, Q) @ seen
+    within = adjoint(xp, Q) @ image
     G = uh @ within @ v
     sums = s[..., :, None] + s[..., None, :]
     # A complex quotient would warn of NaN.
     inner = u @ ((G - adjoint(xp, G)) * (unit / xp.where(sums > 0, sums, math.nan))) @ vh
     # To the complement, where s = 1.
-    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    rest, rest_back = image - Q @ within, image_back - Q @ (adjoint(xp, Q) @ image_back)
     outer = (rest @ v - rest_back @ u) * (unit / (unit + s[..., None, :]))
     return Q @ inner + outer @ vh, Q @ adjoint(xp, inner) - outer @ uh

@@ -1,4 +1,4 @@
-"""Apply a low-rank rotation, and multiply two of them."""
+"""Apply a low-rank rotation."""
 
 from __future__ import annotations
 
@@ -21,22 +21,17 @@ def rotate(
     adjoint : bool
         Multiply by the inverse I + right leftᴴ instead.
     overwrite_array : bool
-        Write the result into `array` where its kind allows it (not JAX); the result is returned either way.
+        Write the result into `array`, as `overwrite_unitary` of :func:`unitary_step`.
 
     Returns
     -------
     array, shape (…, m, n)
         With the dtype of `array`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together, or a read-only array that was to be overwritten.
-
     Notes
     -----
     4wmn operations (real), no n×n product. ``rotate(rotate(U, r1), r2)`` is U r1 r2. The factor is unitary
-    to rounding whatever U is: a defect that U already has neither grows nor shrinks.
+    whatever U is: a defect of U neither grows nor shrinks.
 
     Examples
     --------

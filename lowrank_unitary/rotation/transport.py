@@ -1,4 +1,4 @@
-"""Transport (T): move along the geodesic of a low-rank tangent, or along its Cayley curve."""
+"""Transport: move along the geodesic of a low-rank tangent, or along its Cayley curve."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 
 from .._array import Array, Namespace, astype, complex_dtype, is_complex, validate
 from .._kernels import UPDATES
-from .._linalg import adjoint, eigh, eye_like, inv, qr
+from .._linalg import adjoint, eigh, eye_like, inv
+from ..tangent.planes import turned
 from ..types import BodyFactors, LowRankRotation
-from .core import CORES, low_rank_rotation
+from .core import CORES, half_defect, low_rank_rotation
 
-# The updates of a transport; the third one is polar projection.
+# The third update is polar projection.
 TRANSPORTS = UPDATES[:2]
 
 
@@ -27,7 +28,7 @@ def transport_rotation(
     update : {"geodesic", "cayley"}
         ``"geodesic"``: exp(Ω). ``"cayley"``: (I + Ω/2)(I − Ω/2)⁻¹, which agrees to O(‖Ω‖³).
     core : {"auto", "gram", "orthonormal"}
-        How the 2k×2k core is computed. ``"gram"``: from WᴴW, by matrix products only; differentiable.
+        How the 2k×2k core is computed. ``"gram"``: from WᴴW, by matrix products; differentiable.
         ``"orthonormal"``: from a QR of W and an eigendecomposition; exact for every step size.
         ``"auto"``: the cheaper one that is exact to rounding, by value, or a closed form for k = 1;
         ``"gram"`` where values cannot be read (tracing, differentiation, GPU).
@@ -37,23 +38,16 @@ def transport_rotation(
     LowRankRotation
         left and right of shape (…, n, 2k), or (…, n, n) where 2k ≥ n and the core is orthonormal.
 
-    Raises
-    ------
-    TypeError
-        If body_factors is not a BodyFactors, or its arrays have different namespaces or no float dtype.
-    ValueError
-        For shapes that do not fit, or an unknown update or core.
-
     Notes
     -----
-    With W = [right, left], K = WᴴW and J = ½[[0, −I], [I, 0]]: Ω = W J Wᴴ, exp(Ω) = I + W J φ₁(KJ) Wᴴ,
-    φ₁(z) = (eᶻ − 1)/z, and the Cayley form is I + W J (I − KJ/2)⁻¹ Wᴴ. No inverse of K occurs: zero,
-    collinear and rank-deficient factors need no special case. Cost O(nk² + k³).
+    O(nk² + k³). With W = [right, left], K = WᴴW and J = ½[[0, −I], [I, 0]]: exp(Ω) = I + W J φ₁(KJ) Wᴴ,
+    φ₁(z) = (eᶻ − 1)/z, and the Cayley form is I + W J (I − KJ/2)⁻¹ Wᴴ. Zero, collinear and rank-deficient
+    factors need no special case.
 
     Exact to rounding for every step with ``"auto"`` where values can be read. The Gram core alone loses a
-    factor of up to ‖K‖² beyond ‖K‖ = 2, K being balanced (‖K‖ about the step's norm): 4e-12 at norm 100 for
-    collinear factors in double precision, 3e-14 for generic ones; NaN beyond norms of about 1000, or where
-    half of the digits are gone. A real rotation has determinant +1: it never leaves U's component.
+    factor of up to ‖K‖² beyond ‖K‖ = 2, about the step's norm: 4e-12 at norm 100 for collinear factors in
+    double precision, 3e-14 for generic ones; NaN beyond norms of about 1000, or where its defect is above
+    √eps. A real rotation has determinant +1.
 
     References
     ----------
@@ -74,7 +68,7 @@ def transport_rotation(
 
     def gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
         k = K.shape[-1] // 2
-        # KJ = ½[K₁₂, −K₁₁; …]: J only swaps the halves and halves them.
+        # KJ = ½[K₁₂, −K₁₁; …]: J swaps the halves and halves them.
         KJ = 0.5 * xp.concat([K[..., k:], -K[..., :k]], axis=-1)
         factor = phi1(xp, KJ, small) if update == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
         return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
@@ -96,10 +90,9 @@ _SQUARINGS = 12
 
 
 def phi1(xp: Namespace, A: Array, small: bool) -> Array:
-    """φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I, so that nothing cancels.
+    """φ₁(A) = (e^A − 1)/A by scaling and squaring; X = e^A − I is stored, so that nothing cancels.
 
-    The number of squarings is fixed: 1 where ‖A‖₂ ≤ 0.45 is known (small), else 12, to ‖A‖_F of 940; NaN
-    beyond.
+    The number of squarings is fixed: 1 where ‖A‖₂ ≤ 0.45 (small), else 12, up to ‖A‖_F = 940; NaN beyond.
     """
     squarings = 1 if small else _SQUARINGS
     eye = eye_like(xp, A)
@@ -123,60 +116,35 @@ def skew_function(xp: Namespace, omega: Array, update: str) -> Array:
     theta, V = eigh(xp, -1j * xp.astype(omega, complex_dtype(xp, dtype)))
     if not is_complex(xp, dtype):
         planes = theta.shape[-1] // 2
-        if planes == 0:
-            return 0.0 * omega
         theta, V = (xp.flip(x, axis=-1)[..., :planes] for x in (theta, V))
-    if update == "geodesic":
-        # e^{iθ} − 1 without cancellation at small θ
-        change = -2.0 * xp.sin(0.5 * theta) ** 2 + 1j * xp.astype(xp.sin(theta), V.dtype)
-    else:
-        # e^{2iφ} − 1 with tan φ = θ/2; a complex quotient would warn of NaN.
-        cosine = 1.0 / xp.hypot(xp.ones_like(theta), 0.5 * theta)
-        sine = 0.5 * theta * cosine
-        change = -2.0 * sine**2 + 2j * xp.astype(sine * cosine, V.dtype)
-    if is_complex(xp, dtype):
-        return (V * change[..., None, :]) @ adjoint(xp, V)
-    return _plane_rotations(xp, V, change)
-
-
-def _plane_rotations(xp: Namespace, V: Array, change: Array) -> Array:
-    """The real matrix that turns the plane of every column v = (x + iy)/√2 by its angle, minus I.
-
-    The columns belong to θ ≥ 0, largest first. Rounding leaves planes of small θ beside a large one neither
-    real-orthogonal to each other nor to the others; QR in this order makes the result orthogonal whatever
-    the angles are, and changes it by no more than rounding of Ω does.
-    """
-    n, planes = V.shape[-2:]
-    pairs = xp.reshape(xp.stack([xp.real(V), xp.imag(V)], axis=-1), (*V.shape[:-2], n, 2 * planes))
-    Q, R = qr(xp, pairs)
-    diagonal = xp.linalg.diagonal(R)
-    Q = Q * xp.where(diagonal < 0, -1.0, xp.ones_like(diagonal))[..., None, :]
-    x, y = Q[..., 0::2], Q[..., 1::2]
-    cosine, sine = xp.real(change)[..., None, :], xp.imag(change)[..., None, :]
-    return (x * cosine - y * sine) @ x.mT + (y * cosine + x * sine) @ y.mT
+    left, right = turned(xp, V, theta, update, dtype)
+    Y = left @ adjoint(xp, right)
+    # Eigenvectors are orthonormal to some dozens of eps, and so far is the product from unitary.
+    N = half_defect(xp, Y)
+    return Y + N + Y @ N
 
 
 def pullback(
-    xp: Namespace, X: Array, unit: Array, Q: Array, seen: Array, seen_back: Array, update: str
+    xp: Namespace, X: Array, unit: Array, Q: Array, image: Array, image_back: Array, update: str
 ) -> tuple[Array, Array]:
     """ĀQ and ĀᴴQ from the products R̄Q and R̄ᴴQ of the cotangent of the rotation, for A = Q (X / unit) Qᴴ.
 
-    In the eigenvectors of Ω, with those of the complement where θ = 0, the cotangent of Ω is that of the
-    rotation times conjugate divided differences (Daleckii and Krein).
+    In the eigenvectors of Ω, θ = 0 on the complement, the cotangent of Ω is that of the rotation times the
+    conjugate divided differences (Daleckii and Krein).
     """
     omega = 0.5 * (X - adjoint(xp, X)) / unit
     dtype = complex_dtype(xp, X.dtype)
     theta, V = eigh(xp, -1j * astype(xp, omega, dtype))
-    within = adjoint(xp, Q) @ seen
+    within = adjoint(xp, Q) @ image
     ratios = _conjugate_ratios(xp, theta[..., :, None], theta[..., None, :], dtype, update)
     inner = V @ (ratios * (adjoint(xp, V) @ astype(xp, within, dtype) @ V)) @ adjoint(xp, V)
     # To the complement, where θ = 0: φ₁(Ω)ᴴ for the geodesic.
     outer = (V * _conjugate_ratios(xp, theta, 0.0 * theta, dtype, update)[..., None, :]) @ adjoint(xp, V)
     if not is_complex(xp, X.dtype):
         inner, outer = xp.real(inner), xp.real(outer)
-    rest, rest_back = seen - Q @ within, seen_back - Q @ (adjoint(xp, Q) @ seen_back)
+    rest, rest_back = image - Q @ within, image_back - Q @ (adjoint(xp, Q) @ image_back)
     side = Q @ (inner - adjoint(xp, inner)) + rest @ outer - rest_back @ adjoint(xp, outer)
-    # Ω is the skew part of A, and so is its cotangent that of Ā.
+    # Ω is the skew part of A, and its cotangent that of Ā.
     return 0.5 * side, -0.5 * side
 
 

@@ -1,5 +1,5 @@
-"""A matrix becomes thin: a few products with it give the k best terms of its singular value decomposition.
+"""Sketches: a few products with a matrix give the leading k terms of its singular value decomposition.
 
-In comes a matrix of any shape, or whatever can be multiplied from both sides; out go `SVDSketch` or
-`LowRankFactors`, and estimates of what they have missed. Nothing here knows of a unitary matrix.
+Input: a matrix of any shape, or an operator with products from both sides. Output: `SVDSketch` or
+`LowRankFactors`, and error estimates. Nothing here depends on a unitary matrix.
 """

@@ -1,4 +1,4 @@
-"""Fewer columns for thin factors: the best ones of a product, and the best ones of its tangent part."""
+"""Compress thin factors to fewer columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .svd import svd_sketch
 
 Factors = TypeVar("Factors", LowRankFactors, BodyFactors)
 
-# Of those of svd_sketch: one needs entries, the other has nothing to say for factors.
+# "columns" needs entries; "lsi" has no use for factors.
 METHODS = ("exact", "randomized", "krylov", "single_pass")
 
 
@@ -35,33 +35,23 @@ def compress_factors(
     Parameters
     ----------
     factors : LowRankFactors or BodyFactors
-        left (…, m, r) and right (…, n, r), with any number r of columns, also many times n.
+        left (…, m, r) and right (…, n, r), for any r, also many times n.
     rank : int, optional
-        k, from 1 to min(m, n); or `rtol`. Factors with no more columns than that are returned as they are.
+        k, from 1 to min(m, n); or `rtol`. Factors of at most k columns are returned as they are.
     method : {"exact", "randomized", "krylov", "single_pass"}, optional
-        As in :func:`svd_sketch`. By default ``"exact"`` where r ≤ k + 8, so that samples would be no thinner
-        than the factors, and ``"randomized"`` otherwise.
-    rtol, max_rank, masked, oversample, power_iterations, rng, test_matrix
-        As in :func:`svd_sketch`.
+        By default ``"exact"`` where r ≤ k + 8, where samples would be no thinner than the factors, else
+        ``"randomized"``.
+    rtol, max_rank, masked, oversample, power_iterations, rng, test_matrix : as for :func:`svd_sketch`
 
     Returns
     -------
     LowRankFactors or BodyFactors
         Of the type of `factors`, with k columns: left holds the singular values, right is orthonormal.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
-    The same sketch as that of the product, to rounding, for the same seed. Randomised: O(r(m + n)ℓ) for a
-    product with ℓ columns, of which there are 2q + 2. Exact: O((m + n)r² + r³).
-
-    To gather a sum of many terms in bounded memory, compress what has been gathered together with the next
-    block: ``compress_factors(LowRankFactors(xp.concat([total.left, left], axis=-1), …), k)``, or
-    :func:`add_factors`, which does that.
+    For the same seed the sketch of the product, to rounding. Randomised: 2q + 2 products with ℓ columns, each
+    O(r(m + n)ℓ). Exact: O((m + n)r² + r³). :func:`add_factors` sums many terms in bounded memory.
 
     Examples
     --------
@@ -103,25 +93,18 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
     factors, more : LowRankFactors or BodyFactors
         Both of one type, (…, m, r) and (…, n, r) with any r each.
     rank : int
-        The most columns that the result may have.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the test matrix, where one is needed.
+        Largest number of columns of the result.
+    rng : as for :func:`svd_sketch`
 
     Returns
     -------
     LowRankFactors or BodyFactors
         Of the type of the arguments.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
-    A sequence of any length is gathered in the memory of rank + r columns. Every truncation drops what the
-    largest `rank` terms do not hold, and what is dropped does not come back: directions that grow slowly out
-    of many blocks are lost where they never are among those.
+    A sequence of any length is summed in the memory of rank + r columns. What a truncation drops is lost:
+    a direction that grows slowly over many blocks is missing where it is never among the largest `rank`.
 
     Examples
     --------
@@ -140,7 +123,7 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
     if type(factors) is not type(more):
         raise TypeError(
             f"factors and more must be of one type, got {type(factors).__name__} and {type(more).__name__}: "
-            f"LowRankFactors stand in the ambient frame, BodyFactors in that of a unitary matrix."
+            f"LowRankFactors are in the ambient frame, BodyFactors in that of a unitary matrix."
         )
     xp = validate.namespace_of(
         left=factors.left, right=factors.right, more_left=more.left, more_right=more.right

@@ -1,4 +1,4 @@
-"""What a sketch has missed: estimates with bounds that hold with a stated probability."""
+"""Error estimates for sketches, with bounds that hold with a stated probability."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class SketchError(NamedTuple):
     frobenius : array, shape (…)
         Estimate of the Frobenius norm; its square is unbiased.
     frobenius_lower, frobenius_upper : array, shape (…)
-        The Frobenius norm lies between them with the probability asked for.
+        Bounds of the Frobenius norm, with the requested probability.
     spectral_lower : array, shape (…)
-        The spectral norm is at least this, whatever was drawn; it is the estimate.
+        A certain lower bound of the spectral norm, and its estimate.
     spectral_upper : array, shape (…)
-        The spectral norm is at most this, with the probability asked for.
+        An upper bound of the spectral norm, with the requested probability.
     """
 
     frobenius: Array
@@ -51,38 +51,27 @@ def sketch_error(
 
     Parameters
     ----------
-    matrix : array, shape (…, m, n), or operator
-        Whatever :func:`svd_sketch` accepts.
+    matrix : as for :func:`svd_sketch`
     sketch : SVDSketch, LowRankFactors or BodyFactors
-        What stands for the matrix; from :func:`svd_sketch`, :func:`compress_factors` or anywhere else.
     probes : int
-        Number p of random vectors. They must not be those that the sketch was made of: any other seed, or
-        the same one, as probes are drawn from a stream of their own.
+        Number p of random vectors. They have a stream of their own, so `rng` may be that of the sketch.
     probability : float
-        Chance that both bounds of the Frobenius norm hold; that of the spectral norm alone holds with more.
+        Of both bounds of the Frobenius norm; the bound of the spectral norm holds with a larger one.
     power_iterations : int
-        Further products with (matrix − sketch) and its adjoint, for the spectral norm alone.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
+        Further products with (matrix − sketch) and its adjoint, for the spectral norm only.
+    rng : as for :func:`svd_sketch`
 
     Returns
     -------
     SketchError
-        Estimates and bounds, real, of the shape of the batch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
+        Real, of the shape of the batch.
 
     Notes
     -----
-    With E = matrix − sketch and Gaussian Ω, ‖EΩ‖² is a sum of p-fold chi-squares weighted by σ_j(E)². Its
-    tails are heaviest where all the weight is on one singular value [1]_, which gives bounds that hold for
-    every E: with p = 10 and 0.99, from 0.63 to 2.15 times the estimate (complex: 0.71 to 1.64). For the
-    spectral norm the same chi-square bounds ‖(E Eᴴ)^q E‖ from above by ‖(E Eᴴ)^q E Ω‖, whose root of order
-    2q + 1 is the bound; the largest singular value of E restricted to the vectors found is the bound from
-    below. (2q + 2) products of the matrix with p columns.
+    2q + 2 products of the matrix with p columns. The bounds hold for every E = matrix − sketch, from the
+    chi-square of rank one, whose tails are heaviest [1]_: with p = 10 and 0.99, from 0.63 to 2.15 times the
+    estimate (complex: 0.71 to 1.64). The upper bound of the spectral norm is the root of order 2q + 1 of that
+    of ‖(E Eᴴ)^q E Ω‖, the lower one the largest singular value of E on the vectors found.
 
     References
     ----------
@@ -138,16 +127,10 @@ def leave_one_out_error(samples: Array, /) -> Array:
     array, shape (…)
         The root of the mean over j of ‖(I − Q_j Q_jᴴ) A ω_j‖², where Q_j spans all samples but the j-th.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For samples that are wider than high.
-
     Notes
     -----
-    No product with A is needed: every sample serves as a probe for the sketch made of the others. The mean
-    square is that of a sketch from ℓ − 1 samples, hence an overestimate; a power iteration is not accounted
-    for. O(mℓ²).
+    O(mℓ²) and no product with A: every sample is a probe for the sketch from the others. The mean square is
+    that of a sketch from ℓ − 1 samples, an overestimate; power iterations are not accounted for.
 
     References
     ----------
@@ -171,8 +154,8 @@ def leave_one_out_error(samples: Array, /) -> Array:
         raise ValueError(f"samples must have no more columns than rows, got {tuple(samples.shape)}.")
     dtype = thin_dtype(xp, samples.dtype)
     _, s, vh = svd(xp, qr(xp, astype(xp, samples, dtype))[1])
-    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖, and R⁻¹ = V S⁻¹ Uᴴ. Of samples that depend on one
-    # another rounding is left: no singular value is known to be smaller than that.
+    # (I − Q_j Q_jᴴ)Aω_j has the length 1/‖row j of R⁻¹‖, and R⁻¹ = V S⁻¹ Uᴴ. Dependent samples leave
+    # rounding, below which no singular value is known.
     largest = s[..., :1]
     unit = xp.where(largest > 0, largest, 1.0)
     s = xp.where(s < eps(xp, dtype) * unit, eps(xp, dtype), s / unit)
@@ -189,7 +172,7 @@ def estimated_norms(
     power_iterations: int,
     rng: RNG,
 ) -> SketchError:
-    """The norms of a difference E that is known by its products, like `op` by its own."""
+    """The norms of a difference E given by its products, on blocks like those of `op`."""
     xp = op.xp
     p = validate.count("probes", probes)
     if p == 0:
@@ -199,9 +182,9 @@ def estimated_norms(
         raise ValueError(f"probability must lie between 0 and 1, got {probability}.")
     missed = 0.5 * (1 - probability)
     block = random_block(xp, (*op.batch, op.columns, p), op.like, rng, ERRORS)
-    seen = forward(block)
-    frobenius = frobenius_norm(xp, seen) / math.sqrt(p)
-    basis, R = qr(xp, seen)
+    images = forward(block)
+    frobenius = frobenius_norm(xp, images) / math.sqrt(p)
+    basis, R = qr(xp, images)
     # ‖(E Eᴴ)^q E Ω‖ from triangular factors, each brought to the order of 1: powers overflow early.
     triangle, unit = unit_scaled(xp, R)
     logs = xp.log2(unit[..., 0, 0])
@@ -216,6 +199,6 @@ def estimated_norms(
     )
     rayleigh = svd(xp, qr(xp, backward(basis))[1])[1][..., 0]
     upper, lower = (surely(xp, op.dtype, p, chance) for chance in (missed, 1 - missed))
-    # ‖E Ω‖² is p times the estimate; one singular value has all of it at most.
+    # ‖E Ω‖² is p times the estimate; at most all of it belongs to one singular value.
     scale = (upper / math.sqrt(p)) ** (1.0 / (2 * q + 1))
     return SketchError(frobenius, lower * frobenius, upper * frobenius, rayleigh, scale * norm)

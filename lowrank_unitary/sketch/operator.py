@@ -1,4 +1,4 @@
-"""Anything that can be multiplied with thin blocks from both sides, and the blocks to multiply it with."""
+"""Operators: anything that can be multiplied with thin blocks from both sides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Operator:
-    """An m×n matrix known by its products; `like` has the dtype and the device of its thin blocks."""
+    """An m×n matrix given by its products; `like` has the dtype and the device of its thin blocks."""
 
     name: str
     xp: Namespace
@@ -40,7 +40,7 @@ class Operator:
 
     @property
     def dtype(self) -> Any:
-        """That of thin blocks."""
+        """The dtype of thin blocks."""
         return thin_dtype(self.xp, self.like.dtype)
 
     @property
@@ -76,7 +76,7 @@ class Operator:
 
 
 def operator_of(name: str, matrix: Any, like: Array | None = None) -> Operator:
-    """Products with whatever a caller may hand over as a matrix; `like` is a block that it shall be given."""
+    """The operator of anything a caller may pass as a matrix; `like` is a block that it will be given."""
     arrays = {} if like is None else {"test_matrix": like}
     if compat.is_array_api_obj(matrix):
         xp = validate.namespace_of(**{name: matrix}, **arrays)
@@ -120,8 +120,8 @@ def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[s
 def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:
     """The product left @ (rightᴴ @ block), with the few columns as rows.
 
-    Factors of many columns are often transposed views. For these times a thin block MKL takes up to 25 times
-    as long as for the transposed product. Only thin blocks are conjugated.
+    Factors of many columns are often transposed views, for which MKL takes up to 25 times as long as for the
+    transposed product. Only thin blocks are conjugated.
     """
     inner = adjoint(xp, adjoint(xp, block) @ right)
     return (inner.mT @ left.mT).mT
@@ -157,7 +157,7 @@ def _adjoint_product(name: str, operator: Any, block: Array) -> Array:
     try:
         return operator.rmatmat(block)
     except (NotImplementedError, TypeError) as error:
-        # Either is what scipy raises for an operator that was given none.
+        # scipy raises either for an operator without an adjoint.
         raise TypeError(
             f"{name} must have an adjoint product, which failed with: {error}. Give the LinearOperator an "
             f"rmatvec or rmatmat."

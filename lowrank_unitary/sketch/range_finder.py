@@ -32,8 +32,8 @@ def krylov_basis(op: Operator, samples: Array, power_iterations: int) -> Array:
 def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
     """A basis with what a block adds to it, as far as there is room, and the new columns alone."""
     width = basis.shape[-1]
-    # Orthonormal by itself first, so that its scale does not matter; then together with the basis, to which
-    # what is left of a block of lower rank, rounding, becomes orthogonal only so.
+    # First by itself, so that its scale does not matter; then together with the basis, so that the rounding
+    # left of a block of lower rank becomes orthogonal to it.
     basis, _ = qr(xp, hstack(xp, basis, qr(xp, block)[0]))
     return basis, basis[..., width:]
 
@@ -41,7 +41,7 @@ def extended(xp: Namespace, basis: Array, block: Array) -> tuple[Array, Array]:
 def in_basis(op: Operator, basis: Array) -> SVDSketch:
     """The singular value decomposition of QQᴴA."""
     xp = op.xp
-    # SVD of the tall (QᴴA)ᴴ through its small triangular factor: the n-sized part is one QR.
+    # SVD of the tall (QᴴA)ᴴ through its small triangular factor: one QR of size n.
     tall_q, small_r = qr(xp, op.backward(basis))
     v_small, s, uh_small = svd(xp, small_r)
     return SVDSketch(basis @ adjoint(xp, uh_small), s, adjoint(xp, tall_q @ v_small))
@@ -51,10 +51,10 @@ def single_pass(op: Operator, right: Array, core_right: Array, left: Array, core
     """From AΩ, AᴴΥ and ΦᴴAΨ alone: A ≈ QCPᴴ with Q = orth(AΩ), P = orth(AᴴΥ) and C by least squares."""
     xp = op.xp
     width = right.shape[-1]
-    seen = op.forward(hstack(xp, right, core_right))
-    Q, _ = qr(xp, seen[..., :width])
+    products = op.forward(hstack(xp, right, core_right))
+    Q, _ = qr(xp, products[..., :width])
     P, _ = qr(xp, op.backward(left))
-    small = adjoint(xp, core_left) @ seen[..., width:]
+    small = adjoint(xp, core_left) @ products[..., width:]
     # (ΦᴴQ) C (ΨᴴP)ᴴ = ΦᴴAΨ, over-determined from both sides.
     C = _solve_tall(xp, adjoint(xp, core_left) @ Q, small)
     C = adjoint(xp, _solve_tall(xp, adjoint(xp, core_right) @ P, adjoint(xp, C)))
@@ -77,9 +77,9 @@ def least_squares(op: Operator, samples: Array) -> SVDSketch:
     return SVDSketch(u, s, wh @ adjoint(xp, row_basis))
 
 
-def columns_basis(xp: Namespace, matrix: Array, k: int, draws: Array) -> Array:
-    """The k leading left singular vectors of columns A_j/√(c p_j), p_j = |A_j|²/‖A‖², for uniform draws."""
-    n, columns = matrix.shape[-1], draws.shape[-1]
+def columns_basis(xp: Namespace, matrix: Array, k: int, uniform: Array) -> Array:
+    """The k leading left singular vectors of samples A_j/√(c p_j) of the columns, p_j = |A_j|²/‖A‖²."""
+    n, columns = matrix.shape[-1], uniform.shape[-1]
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
     scaled = matrix / xp.where(largest > 0, largest, 1.0)
     squares = xp.sum(xp.abs(scaled) ** 2, axis=-2)
@@ -87,9 +87,9 @@ def columns_basis(xp: Namespace, matrix: Array, k: int, draws: Array) -> Array:
     weights = xp.where(total > 0, squares / xp.where(total > 0, total, 1.0), 1.0 / n)
     upper = xp.cumulative_sum(weights, axis=-1)
     lower = upper - weights
-    draws = draws * upper[..., None, -1:]
-    # Column j of the selection is the indicator of the interval of the cumulated weights that draw j hits.
-    chosen = (lower[..., :, None] <= draws) & (draws < upper[..., :, None])
+    uniform = uniform * upper[..., None, -1:]
+    # Column j of the selection marks the interval of the cumulated weights that sample j falls into.
+    chosen = (lower[..., :, None] <= uniform) & (uniform < upper[..., :, None])
     chance = xp.where(weights > 0, weights, 1.0)[..., :, None]
     selection = xp.where(chosen, 1.0 / xp.sqrt(columns * chance), 0.0)
     u, _, _ = svd(xp, scaled @ astype(xp, selection, matrix.dtype))

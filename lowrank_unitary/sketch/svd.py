@@ -1,4 +1,4 @@
-"""Rank-k SVD sketches of a matrix: exact, randomised, and the two samplers of the projUNN paper."""
+"""Rank-k SVD sketches: exact, randomised, and the two samplers of the projUNN paper."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .range_finder import (
     single_pass,
     truncated,
 )
-from .test_matrix import Samples
+from .samples import Samples
 from .tolerance import MEASURING, MISSED, basis_within, largest_rank, left_over, surely, terms_at_tolerance
 
-# What each method takes beside rank, rng and the matrix.
+# Options of each method besides rank and rng.
 _OPTIONS = {
     "randomized": ("oversample", "power_iterations", "test_matrix", "rtol"),
     "krylov": ("oversample", "power_iterations", "test_matrix"),
@@ -52,61 +52,55 @@ def svd_sketch(
     Parameters
     ----------
     matrix : array, shape (…, m, n), or operator
-        Real or complex, any batch of leading axes. Also :class:`LowRankFactors` or :class:`BodyFactors`,
-        whose product is never formed; a scipy sparse matrix; a ``scipy.sparse.linalg.LinearOperator``; or a
-        pair of callables (matmul, adjoint_matmul) that take thin blocks, with an array for `test_matrix`.
+        Also :class:`LowRankFactors` or :class:`BodyFactors`, whose product is never formed; a scipy sparse
+        matrix; a ``scipy.sparse.linalg.LinearOperator``; or a pair of callables (matmul, adjoint_matmul) that
+        take thin blocks, with an array for `test_matrix`.
     rank : int, optional
         k, from 1 to min(m, n). Either this or `rtol`.
     method : {"randomized", "krylov", "single_pass", "exact", "lsi", "columns"}
         ``"randomized"``: range finder with oversampling and re-orthonormalised power iterations [1]_.
-        ``"krylov"``: all the blocks of the power iterations and not only the last [2]_.
-        ``"single_pass"``: three sketches of the matrix, none of which waits for another [3]_.
+        ``"krylov"``: all blocks of the power iterations, not only the last [2]_.
+        ``"single_pass"``: three sketches that do not depend on one another [3]_.
         ``"exact"``: the best approximation, from a full SVD.
         ``"lsi"``: least-squares interpolation, one pass with k Haar-distributed samples [4]_.
-        ``"columns"``: columns drawn with probability proportional to their squared norms [5]_.
+        ``"columns"``: columns sampled with probability proportional to their squared norms [5]_.
     rtol : float, optional
         For ``"randomized"`` and ``"exact"`` in place of a rank: the smallest rank with
-        ‖matrix − sketch‖ ≤ rtol ‖matrix‖ (Frobenius), found block by block. For ``"randomized"`` what is left
-        is measured with ten further samples; it is more than that with probability 0.01 at most.
+        ‖matrix − sketch‖_F ≤ rtol ‖matrix‖_F. ``"randomized"`` grows the basis by blocks and measures the
+        remainder with ten further samples; the tolerance is missed with probability 0.01 at most.
     max_rank : int, optional
-        With `rtol`: no more than this, also where the tolerance asks for more. By default min(m, n).
+        With `rtol`: the largest rank, whatever the tolerance. By default min(m, n).
     masked : bool
-        With `rtol`: return `max_rank` columns whatever the rank, with zeros in S beyond it: a shape that does
-        not depend on values, as jit and arrays on a GPU need it.
+        With `rtol`: return `max_rank` columns, with zeros in S beyond the rank. The shape then does not
+        depend on values, as jit and arrays on a GPU require.
     oversample : int, optional
         Samples beyond k, for ``"randomized"`` (default 8), ``"krylov"`` (4), ``"single_pass"`` (k + 8) and
         ``"columns"`` (k).
     power_iterations : int, optional
         Applications of matrix matrixᴴ to the samples, for ``"randomized"`` and ``"krylov"`` (default 2).
     rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the random test matrix; None draws a new one from the operating system. The same seed
-        gives the same test matrix on every array namespace and device.
+        Source of randomness. A seed gives the same numbers in every call, on every namespace and device; a
+        Generator advances by one number a call; None takes a seed from the operating system. Under tracing
+        pass a JAX key.
     test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
-        Its distribution, or the matrix itself: shape (…, n, k + oversample), which then sets the
-        oversampling; for ``"lsi"`` (…, m, k).
+        Its distribution, or the matrix itself: shape (…, n, ℓ), which sets the oversampling; for ``"lsi"``
+        (…, m, k).
 
     Returns
     -------
     SVDSketch
         U (…, m, k), S (…, k), Vh (…, k, n); in float32 for a matrix in half precision.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges, or options that the method does not have.
-
     Notes
     -----
     Cost with ℓ = k + oversample and q power iterations: (2q + 2) products of the matrix with ℓ columns for
     ``"randomized"``; the same for ``"krylov"``, the last with (q + 1)ℓ columns; 2 products with ℓ and 3ℓ + 1
     columns for ``"single_pass"``; 2 with k columns for ``"lsi"``, 1 with k and 1 with ℓ for ``"columns"``,
-    O(mn min(m, n)) for ``"exact"``. All methods are scale-invariant: no absolute constant occurs, so the
-    sketch of s·A is s times the sketch of A. Rank-deficient samples stay orthonormal (Householder QR). A
-    matrix holding NaN gives NaN.
+    O(mn min(m, n)) for ``"exact"``. All methods are scale-invariant: the sketch of s·A is s times that of A.
+    Options that a method does not have are refused. :func:`sketch_error` estimates the error.
 
     With two power iterations and 8 further samples the captured energy is 0.998 of the optimum on average for
     singular values falling like j^-½ (n = 400, k = 1, 4, 16; 0.993 at worst); with one iteration 0.986.
-    :func:`sketch_error` measures what a sketch has missed.
 
     References
     ----------
@@ -156,9 +150,9 @@ def svd_sketch(
     q = 2 if power_iterations is None else validate.count("power_iterations", power_iterations)
     rows = op.rows or 0
     least = k if rtol is None else 1
-    # The exact method draws nothing: None is good enough for it in a trace.
-    draws = 0 if method == "exact" else rng
-    samples = Samples.of(op, test_matrix, least, draws, rows=rows if method == "lsi" else op.columns)
+    # The exact method needs no randomness: None is accepted in a trace.
+    source = 0 if method == "exact" else rng
+    samples = Samples.of(op, test_matrix, least, source, rows=rows if method == "lsi" else op.columns)
     width = samples.width(min(k + extra, op.smaller_side))
 
     if method == "exact":
@@ -180,9 +174,9 @@ def svd_sketch(
     elif rtol is None:
         sketch = in_basis(op, power_basis(op, samples.right(width), q))
     else:
-        basis, seen = basis_within(op, samples, width, q, rtol, masked=masked)
+        basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
         bound = surely(xp, op.dtype, MEASURING, MISSED)
-        return _within(xp, in_basis(op, basis), left_over(xp, basis, seen), bound, rtol, k, masked)
+        return _within(xp, in_basis(op, basis), left_over(xp, basis, measured), bound, rtol, k, masked)
     validate.rank(k, sketch.S.shape[-1])
     return truncated(sketch, k)
 

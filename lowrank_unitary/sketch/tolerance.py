@@ -1,4 +1,4 @@
-"""A rank for a tolerance: a basis that grows until it leaves little, and the terms of it that are needed."""
+"""A rank for a tolerance: grow a basis until the remainder is small, then keep the terms that are needed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from .._array import Array, Namespace, astype, is_complex, placement, validate, 
 from .._linalg import adjoint, frobenius_norm, qr
 from .operator import Operator
 from .range_finder import extended, power_basis
-from .test_matrix import Samples
+from .samples import Samples
 
-# Rank by tolerance: columns of a block, and of the further one that only measures what is left; the chance
-# that more is left than a bound made of it says.
+# Columns of a block, columns that only measure the remainder, and the chance that it exceeds its bound.
 BLOCK, MEASURING, MISSED = 8, 10, 0.01
 
 
 def largest_rank(
     largest: int, rank: int | None, rtol: float | None, max_rank: int | None, *, masked: bool
 ) -> int:
-    """k, or with a tolerance the most that it may be."""
+    """k, or with a tolerance its largest value."""
     if (rank is None) == (rtol is None):
         both = "both" if rank is not None else "neither"
         raise ValueError(
@@ -42,15 +41,15 @@ def largest_rank(
 def basis_within(
     op: Operator, samples: Samples, width: int, q: int, rtol: float, *, masked: bool
 ) -> tuple[Array, Array]:
-    """A basis that misses no more than rtol ‖A‖, or of full width, and AΩ/√ℓ of ℓ columns that measure."""
+    """A basis that misses at most rtol ‖A‖, or of full width, and AΩ/√ℓ of ℓ measuring columns."""
     if masked:
-        seen = op.forward(samples.measuring(MEASURING))
+        measured = op.forward(samples.measuring(MEASURING))
         basis = power_basis(op, samples.right(width), q)
     else:
         _readable(op.like)
-        basis, seen = _grown_basis(op, samples, q, rtol, width)
+        basis, measured = _grown_basis(op, samples, q, rtol, width)
     # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
-    return basis, seen / math.sqrt(MEASURING)
+    return basis, measured / math.sqrt(MEASURING)
 
 
 def _readable(x: Array) -> None:
@@ -64,14 +63,13 @@ def _readable(x: Array) -> None:
 def _grown_basis(
     op: Operator, samples: Samples, power_iterations: int, rtol: float, widest: int
 ) -> tuple[Array, Array]:
-    """A basis grown by blocks."""
     xp = op.xp
-    seen = op.forward(samples.measuring(MEASURING))
-    # Half of the square for what the basis leaves, so that the other half can be truncated.
+    measured = op.forward(samples.measuring(MEASURING))
+    # Half of the squared tolerance for the basis, half for the truncation.
     share = math.sqrt(0.5) * rtol / surely(xp, op.dtype, MEASURING, MISSED)
-    bound = share * frobenius_norm(xp, seen)
+    bound = share * frobenius_norm(xp, measured)
     basis = power_basis(op, samples.right(min(BLOCK, widest)), power_iterations)
-    while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, seen) > bound)):
+    while basis.shape[-1] < widest and bool(xp.any(left_over(xp, basis, measured) > bound)):
         width = basis.shape[-1]
         new = samples.right(min(BLOCK, widest - width), width)
         grown, block = extended(xp, basis, op.forward(new))
@@ -79,23 +77,23 @@ def _grown_basis(
             other, _ = qr(xp, op.backward(block))
             grown, block = extended(xp, basis, op.forward(other))
         basis = grown
-    return basis, seen
+    return basis, measured
 
 
-def left_over(xp: Namespace, basis: Array, seen: Array) -> Array:
+def left_over(xp: Namespace, basis: Array, measured: Array) -> Array:
     """‖(I − QQᴴ)AΩ‖_F from Q and AΩ."""
-    return frobenius_norm(xp, seen - basis @ (adjoint(xp, basis) @ seen))
+    return frobenius_norm(xp, measured - basis @ (adjoint(xp, basis) @ measured))
 
 
 def surely(xp: Namespace, dtype: Any, columns: int, chance: float) -> float:
-    """The factor from a Frobenius norm estimated with Gaussian columns to a bound of the true one.
+    """The factor from a Frobenius norm estimated with Gaussian columns to an upper bound.
 
     It fails with the given chance for a matrix of rank one, and less often for any other.
     """
     import scipy.special
 
-    # ‖EΩ‖² is a sum of chi-squares weighted by the squared singular values of E; the lower tail is heaviest
-    # where all the weight is on one. A complex column counts twice, its two parts having half the variance.
+    # ‖EΩ‖² is a sum of chi-squares weighted by σ_j(E)²; its lower tail is heaviest where all the weight is on
+    # one. A complex column counts twice, as its two parts have half the variance.
     half = columns if is_complex(xp, dtype) else 0.5 * columns
     return float(math.sqrt(half / scipy.special.gammaincinv(half, chance)))
 
@@ -103,14 +101,13 @@ def surely(xp: Namespace, dtype: Any, columns: int, chance: float) -> float:
 def terms_at_tolerance(
     xp: Namespace, sizes: Array, left: Array, surely: float, rtol: float, most: int, *, masked: bool
 ) -> tuple[int, Array]:
-    """How many leading terms leave no more than rtol ‖A‖: at least one, at most `most`; and a mask of them.
+    """How many leading terms leave no more than rtol ‖A‖, from one to `most`; and a mask of them.
 
-    `sizes` are the norms of orthogonal terms in descending order, `left` estimates the norm of what none of
-    them holds, and `surely · left` is a bound of it. The number is that of the matrix of the batch that needs
-    most, or `most` itself where masked.
+    `sizes` are the norms of orthogonal terms in descending order; `left` estimates the norm outside of them,
+    and `surely · left` bounds it. The number is the largest over the batch, or `most` where masked.
     """
     left = astype(xp, left, sizes.dtype)[..., None]
-    # Squares beside the largest number: those of float32 numbers of 1e-30 are zero.
+    # Scaled before squaring: the squares of float32 numbers of 1e-30 are zero.
     largest = xp.maximum(sizes[..., :1], left)
     unit = xp.where(largest > 0, largest, 1.0)
     squares, left_squared = (sizes / unit) ** 2, (left / unit) ** 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .study import Study
 
-# Name on the command line, and what is shown beside it in the help.
+# Name on the command line, and its help.
 STUDIES = {
     "one-step": "error and defect of one step against its norm",
     "drift": "defect against the number of steps, with and without healing",
@@ -20,15 +20,6 @@ STUDIES = {
 
 
 def load_study(name: str) -> Study:
-    """The study of a name of :data:`STUDIES`; its module is imported at this moment.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    Study
-    """
+    """The study of a name of :data:`STUDIES`, whose module is imported here."""
     study: Study = import_module(f".accuracy.{name.replace('-', '_')}", __name__).STUDY
     return study

@@ -1,7 +1,7 @@
-"""The published form of the projUNN updates and of its sampler: a comparison that the library never uses.
+"""The published form of the projUNN updates and of its sampler, for comparison only.
 
-Written from the mathematics of the paper; where the authors' code departs from it, this departs in the same
-way, because that is what a comparison has to show. Do not train with these functions.
+Written from the mathematics of the paper, with the departures of the authors' code. Do not train with these
+functions. U is (n, n), left and right (n, k).
 
 - The core is a projected 2k×2k matrix, diagonalised by a *general* eigendecomposition, with the conjugate
   transpose of the eigenvectors in place of their inverse. The two agree only where the eigenvectors happen
@@ -28,20 +28,7 @@ SAMPLER_EPSILON = 1e-6
 
 
 def transport(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Transport (T) in the published form, U exp(skew(Uᴴ left rightᴴ)).
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ, sign and step size included.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Of the dtype of U; NaN where the eigendecomposition was given NaN or infinity.
-    """
+    """Transport in the published form, U exp(skew(Uᴴ left rightᴴ)); NaN where U or the step is not finite."""
     Q, b, c = _projected(unitary, left, right)
     omega = (c @ adjoint(b) - b @ adjoint(c)) / 2
     change = _spectral_function(omega, lambda eigenvalues: np.exp(eigenvalues) - 1, left.shape[-1])
@@ -49,20 +36,7 @@ def transport(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
 
 
 def polar(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Polar projection (D) in the published form, (U + left rightᴴ) times an inverse root.
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ, sign and step size included.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Of the dtype of U; NaN where the eigendecomposition was given NaN or infinity.
-    """
+    """Polar projection in the published form, (U + left rightᴴ) times an inverse root; NaN as above."""
     Q, b, c = _projected(unitary, left, right)
     core = c @ adjoint(b) + b @ adjoint(c) + b @ (adjoint(left) @ left) @ adjoint(b)
     change = _spectral_function(
@@ -73,22 +47,7 @@ def polar(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
 
 
 def lsi(matrix: Numbers, rank: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
-    """The sampler LSI in the published form: matrix ≈ left @ rightᴴ with left = matrix @ right.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, m)
-        What is compressed.
-    rank : int
-        k.
-    rng : numpy.random.Generator
-        Source of the random rows.
-
-    Returns
-    -------
-    left : ndarray, shape (n, k)
-    right : ndarray, shape (m, k)
-    """
+    """The sampler LSI in the published form: matrix ≈ left @ rightᴴ with left = matrix @ right (m, k)."""
     n = matrix.shape[0]
     test = rng.standard_normal((n, rank))
     if np.iscomplexobj(matrix):
@@ -96,7 +55,7 @@ def lsi(matrix: Numbers, rank: int, rng: np.random.Generator) -> tuple[Numbers, 
     R, _ = np.linalg.qr(test)
     sample = np.sqrt(n / rank) * adjoint(R) @ matrix
     u, s, _ = np.linalg.svd(sample, full_matrices=False)
-    # Singular vectors to the right, shortened by s/(s + 1e-6). They enter the result twice.
+    # Right singular vectors times s/(s + 1e-6). They enter the result twice.
     right = adjoint(sample) @ u / (s + SAMPLER_EPSILON)
     return _of_kind(matrix, matrix @ right), _of_kind(matrix, right)
 
@@ -119,5 +78,5 @@ def _spectral_function(core: Numbers, f: Callable[[Numbers], Numbers], k: int) -
 
 
 def _of_kind(like: Numbers, result: Numbers) -> Numbers:
-    """The result in the dtype of the argument; real data have real results up to rounding."""
+    """The result in the dtype of the argument, real for real data up to rounding."""
     return (result if np.iscomplexobj(like) else result.real).astype(like.dtype)

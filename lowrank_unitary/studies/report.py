@@ -1,4 +1,4 @@
-"""The figures of studies, and one page that shows them all and opens without a network."""
+"""The figures of studies, and one self-contained page of them all."""
 
 from __future__ import annotations
 
@@ -35,25 +35,11 @@ td { font-variant-numeric: tabular-nums; white-space: nowrap; } code { font-size
 
 
 def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
-    """Write the figure of a study as PNG, with a line that says what it was made with.
-
-    Parameters
-    ----------
-    study : Study
-    rows : list of dict
-        Of :class:`~.runner.Results`.
-    output : Path
-        The folder.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Write the figure of a study as PNG, with a line of seed and versions; return its path."""
     figure = study.figure(rows)
     _sign(figure, caption(rows))
     path = output / f"{study.name}.png"
-    # Half a picture would find its way into the page.
+    # Renamed when complete: the page never shows half a picture.
     temporary = path.with_suffix(f".png.{os.getpid()}.part")
     figure.savefig(temporary, dpi=_DPI, format="png")
     os.replace(temporary, path)
@@ -61,17 +47,7 @@ def write_figure(study: Study, rows: list[Row], output: Path) -> Path:
 
 
 def caption(rows: list[Row]) -> str:
-    """What rows were measured with.
-
-    Parameters
-    ----------
-    rows : list of dict
-
-    Returns
-    -------
-    str
-        Seed and versions.
-    """
+    """Seed and versions that rows were measured with."""
     seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
     return (
         f"seed {seeds}; lowrank-unitary {__version__}, Python {platform.python_version()}, numpy "
@@ -80,20 +56,7 @@ def caption(rows: list[Row]) -> str:
 
 
 def write_report(studies: Sequence[Study], output: Path) -> Path:
-    """Write ``report.html`` with a section for each study that has been measured.
-
-    Parameters
-    ----------
-    studies : sequence of Study
-        Those without results in the folder are left out.
-    output : Path
-        The folder of the CSV files, whatever their seeds; figures not older than those are taken from there.
-
-    Returns
-    -------
-    Path
-        The page.
-    """
+    """Write ``report.html`` with a section for each study measured in the folder; return its path."""
     found = [(study, Results(study, output, None)) for study in studies]
     shown = [(study, results) for study, results in found if results.rows()]
     sections = "\n".join(_section(study, results, output) for study, results in shown)
@@ -107,7 +70,7 @@ def write_report(studies: Sequence[Study], output: Path) -> Path:
 <title>Accuracy studies of lowrank_unitary</title><style>{_STYLE}</style></head><body>
 <h1>Accuracy studies of lowrank_unitary {html.escape(__version__)}</h1>
 <p>How exact low-rank steps of a unitary matrix are, how unitary it stays, and what a sketch keeps. The
-published form of the projUNN updates, written anew from its mathematics, is drawn beside the library.</p>
+published form of the projUNN updates, written from its mathematics, is shown next to the library.</p>
 <p class="facts">{html.escape(facts)}</p>
 <ul>
 {contents}

@@ -1,4 +1,4 @@
-"""Run studies: every case once, on all cores, into one CSV file a study that grows and can be continued."""
+"""Run studies: every case once, on all cores, into one CSV file a study; runs can be continued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -24,19 +24,25 @@ from threadpoolctl import threadpool_limits
 from .. import __version__
 from .study import Case, Row, Study
 
-# What a row was measured with; rows of other origins are measured anew.
+# The origin of a row; rows of other origins are measured again.
 _ORIGIN = ("seed", "lowrank_unitary", "numpy")
+# How many rows its case has: with fewer in the file, which was cut, the case is measured anew.
+_COUNT = "rows"
 
 Watch = Callable[[Study, Case], None]
 
 
+class UnreadableResults(RuntimeError):
+    """A file in the place of results that is none."""
+
+
 class WorkerDied(RuntimeError):
-    """A worker process ended by itself; what was finished before is in the files."""
+    """A worker process ended by itself; finished cases are in the files."""
 
 
 @dataclass
 class Outcome:
-    """What a run of studies came to."""
+    """The outcome of a run of studies."""
 
     failures: list[tuple[Study, Case, str]] = field(default_factory=list)
     interrupted: bool = False
@@ -48,7 +54,7 @@ class Outcome:
 
 
 class Results:
-    """The CSV file of a study: one line a row, rewritten at once whenever a case is finished."""
+    """The CSV file of a study: one line a row, rewritten whenever a case is finished."""
 
     def __init__(self, study: Study, output: Path, seed: int | None) -> None:
         self.study, self.path = study, output / f"{study.name}.csv"
@@ -65,24 +71,31 @@ class Results:
         return self._key(case) in self._rows
 
     def _read(self) -> None:
-        """Take over the cases in the file that are not known yet."""
+        """Add the new cases of the file."""
         if not self.path.exists():
             return
         found: dict[tuple[str, ...], list[Row]] = {}
-        with self.path.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                if all(line.get(name) == text for name, text in self._origin().items()):
-                    row = {name: value(text) for name, text in line.items() if text}
-                    found.setdefault(self._key(row), []).append(row)
-        self._rows = found | self._rows
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                for line in csv.DictReader(file):
+                    if all(line.get(name) == text for name, text in self._origin().items()):
+                        row = {name: value(text) for name, text in line.items() if name and text}
+                        found.setdefault(self._key(row), []).append(row)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UnreadableResults(f"{self.path} is no table of results ({error}): move it away.") from error
+        whole = {
+            key: rows for key, rows in found.items() if all(row.get(_COUNT) == len(rows) for row in rows)
+        }
+        self._rows = whole | self._rows
 
     def add(self, case: Case, rows: list[Row]) -> None:
         """Keep the rows of a finished case, and write the file."""
         # Another run into the same folder may have added some.
         self._read()
-        self._rows[self._key(case)] = [{**case, **row, **self._origin()} for row in rows]
+        count = {_COUNT: len(rows)}
+        self._rows[self._key(case)] = [{**case, **row, **count, **self._origin()} for row in rows]
         lines = self.rows()
-        last = [name for name in _ORIGIN if any(name in line for line in lines)]
+        last = [name for name in (_COUNT, *_ORIGIN) if any(name in line for line in lines)]
         names = [name for name in dict.fromkeys(itertools.chain.from_iterable(lines)) if name not in last]
         temporary = self.path.with_suffix(f".csv.{os.getpid()}.part")
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -98,7 +111,7 @@ class Results:
         return [row for key in (*known, *others) for row in self._rows[key]]
 
     def extent(self) -> str:
-        """How many cases are there, and of which list."""
+        """The number of cases, and which list they are from."""
         for name, keys in self._lists.items():
             if keys <= self._rows.keys():
                 return f"{len(self._rows)} cases ({name} list)"
@@ -110,7 +123,7 @@ class Results:
 
     def _origin(self) -> dict[str, str]:
         origin = dict(zip(_ORIGIN, (str(self._seed), __version__, np.__version__), strict=True))
-        # A file holds rows of one seed; who only reads it may take them whatever that is.
+        # A file holds rows of one seed; readers accept any.
         return origin if self._seed is not None else {name: origin[name] for name in _ORIGIN[1:]}
 
 
@@ -120,7 +133,7 @@ def text(cell: Any) -> str:
 
 
 def value(cell: str) -> str | int | float | bool:
-    """What a cell of the CSV file stands for."""
+    """The value of a cell of the CSV file."""
     if cell in ("True", "False"):
         return cell == "True"
     for kind in (int, float):
@@ -132,12 +145,12 @@ def value(cell: str) -> str | int | float | bool:
 
 
 def case_number(case: Case) -> int:
-    """A number made of the contents of a case alone."""
+    """A number from the contents of a case alone."""
     return zlib.crc32(";".join(f"{key}={text(case[key])}" for key in sorted(case)).encode())
 
 
 def case_seed(case: Case, seed: int) -> np.random.SeedSequence:
-    """The randomness of a case: the same whatever else is measured, and wherever."""
+    """The seed of a case, whatever else is measured."""
     return np.random.SeedSequence([seed, case_number(case)])
 
 
@@ -150,31 +163,13 @@ def run_studies(
     jobs: int | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
-    """Measure all cases that have not been measured.
+    """Measure all cases that have not been measured, into one CSV file a study in the folder `output`.
 
-    Parameters
-    ----------
-    studies : sequence of Study
-    output : Path
-        Folder of the CSV files; made where it is missing.
-    full : bool
-        The long list of cases.
-    seed : int
-        The same seed gives the same rows, in any order and on any number of processes.
-    jobs : int, optional
-        Processes, by default one for each CPU that this process may use.
-    watch : callable, optional
-        ``watch(study, case)`` is called for every case that is finished, those of earlier runs first.
-
-    Returns
-    -------
-    Outcome
-        Failures, and whether the user interrupted.
-
-    Raises
-    ------
-    WorkerDied
-        Where a worker process ended by itself, for want of memory for example.
+    A seed gives the same rows in any order and on any number of processes. `full` selects the long list of
+    cases, `jobs` the number of processes, by default one for each CPU that this process may use.
+    ``watch(study, case)`` is called for every finished case, those of earlier runs first. Raises WorkerDied
+    where a worker process ended by itself, for want of memory for example, UnreadableResults where a file of
+    the folder is no table of results, and OSError where one cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -186,20 +181,22 @@ def run_studies(
                 tasks.append((study, results, case))
             elif watch:
                 watch(study, case)
-    # Longest first, so that no core is left with a long one at the end.
+    # Longest first, for an even load.
     tasks.sort(key=lambda task: -task[0].cost(task[2]))
     workers = min(jobs or _cpus(), len(tasks))
     measured = _in_turn(tasks, output, seed) if workers <= 1 else _in_parallel(tasks, output, seed, workers)
     try:
-        for index, rows in measured:
-            study, results, case = tasks[index]
-            if isinstance(rows, BaseException):
-                outcome.failures.append((study, case, f"{type(rows).__name__}: {rows}"))
-                continue
-            results.add(case, rows)
-            shutil.rmtree(_scratch(output, study, case, seed).parent, ignore_errors=True)
-            if watch:
-                watch(study, case)
+        # Closed at once, whatever ends the loop: its worker processes end with it.
+        with contextlib.closing(measured):
+            for index, rows in measured:
+                study, results, case = tasks[index]
+                if isinstance(rows, BaseException):
+                    outcome.failures.append((study, case, f"{type(rows).__name__}: {rows}"))
+                    continue
+                results.add(case, rows)
+                shutil.rmtree(_scratch(output, study, case, seed).parent, ignore_errors=True)
+                if watch:
+                    watch(study, case)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -208,7 +205,7 @@ def run_studies(
     return outcome
 
 
-def _in_turn(tasks: list[Any], output: Path, seed: int) -> Iterator[tuple[int, Any]]:
+def _in_turn(tasks: list[Any], output: Path, seed: int) -> Generator[tuple[int, Any], None, None]:
     with threadpool_limits(1):
         for index, (study, _, case) in enumerate(tasks):
             try:
@@ -217,7 +214,9 @@ def _in_turn(tasks: list[Any], output: Path, seed: int) -> Iterator[tuple[int, A
                 yield index, error
 
 
-def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Iterator[tuple[int, Any]]:
+def _in_parallel(
+    tasks: list[Any], output: Path, seed: int, workers: int
+) -> Generator[tuple[int, Any], None, None]:
     # Not forked: threads of BLAS and of the kernels do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
@@ -243,11 +242,11 @@ def _in_parallel(tasks: list[Any], output: Path, seed: int, workers: int) -> Ite
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start processes that are deaf to interrupts from their first moment, before they can ignore them."""
+    """Start processes with interrupts blocked until they ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # New processes inherit the mask. Here an interrupt that came meanwhile is raised at the end.
+    # New processes inherit the mask; here a pending interrupt is raised at the end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -256,8 +255,8 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _one_thread() -> None:
-    # An interrupt at the keyboard reaches all processes. Only the first one acts on it and ends the others:
-    # a worker that dies of it may be taken for one that lacked memory.
+    # A keyboard interrupt reaches all processes. Only the first one acts on it: a worker that ends by it
+    # could be mistaken for one without memory.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
 
@@ -270,14 +269,14 @@ def _measure(
 
 
 def _scratch(output: Path, study: Study, case: Case, seed: int) -> Path:
-    """Where a long case may keep its state: a folder of its own, named after all that it depends on."""
+    """The folder for the state of a long case, named after all that it depends on."""
     name = f"{__version__}-{seed}-{case_number(case):08x}"
     return output / f".{study.name}-state" / name / "state"
 
 
 def _remove_empty(output: Path, study: Study) -> None:
     folder = output / f".{study.name}-state"
-    # Those of cases that keep no state, or have none yet; rmdir refuses the others.
+    # Empty ones; rmdir refuses the others.
     for empty in (*folder.glob("*"), folder):
         with contextlib.suppress(OSError):
             empty.rmdir()

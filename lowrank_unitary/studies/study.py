@@ -1,4 +1,4 @@
-"""What a study is: units of work, a measurement, a figure and a table."""
+"""The parts of a study: units of work, a measurement, a figure and a table."""
 
 from __future__ import annotations
 
@@ -21,25 +21,11 @@ Row: TypeAlias = dict[str, Any]
 class Study:
     """One accuracy study.
 
-    Attributes
-    ----------
-    name : str
-        As on the command line.
-    title : str
-        One line.
-    text : str
-        Paragraphs separated by blank lines: the question, how it is measured, how to read the figure.
-    cases : callable
-        ``cases(full)`` lists all units of work, flat dictionaries of plain values.
-    cost : callable
-        ``cost(case)``, roughly the seconds on one core.
-    measure : callable
-        ``measure(case, seed, scratch)`` gives the rows of a case, a pure function of case and seed; the path
-        is for the state of a long measurement, which continues from it.
-    figure : callable
-        ``figure(rows)`` draws rows of case and measured columns.
-    table : callable
-        ``table(rows)`` gives a header and the lines of the key numbers.
+    `name` is that on the command line, `title` one line, `text` paragraphs: the question, the measurement,
+    how to read the figure. ``cases(full)`` lists the units of work, flat dictionaries of plain values;
+    ``cost(case)`` is roughly the seconds on one core. ``measure(case, seed, scratch)`` gives the rows of a
+    case, a pure function of case and seed; a long measurement saves its state in the path and continues from
+    it. ``figure(rows)`` and ``table(rows)``, a header and lines of key numbers, show the rows.
     """
 
     name: str

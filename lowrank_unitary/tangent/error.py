@@ -1,4 +1,4 @@
-"""What a tangent sketch has missed."""
+"""Error estimates for tangent sketches."""
 
 from __future__ import annotations
 
@@ -22,40 +22,25 @@ def tangent_error(
     power_iterations: int = 1,
     rng: RNG = None,
 ) -> SketchError:
-    """Estimate how much of a step a sketch of the tangent has missed.
+    """Estimate the error of a sketch of the tangent.
 
     Parameters
     ----------
-    unitary, gradient : array or factors
-        As :func:`tangent_sketch` takes them.
+    unitary, gradient : as for :func:`tangent_sketch`
     body_factors : BodyFactors
-        What it returned, (C, Q): skew(C Qᴴ) stands for the tangent A = skew(UᴴG).
-    probes : int
-        Number of random vectors.
-    probability : float
-        Chance that both bounds of the Frobenius norm hold.
-    power_iterations : int
-        For the spectral norm, as in :func:`sketch_error`.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
+        (C, Q) with the sketch skew(C Qᴴ) of the tangent A = skew(UᴴG).
+    probes, probability, power_iterations, rng : as for :func:`sketch_error`
 
     Returns
     -------
     SketchError
-        Of A − skew(C Qᴴ). A step of size η along the sketch ends no further than η times the norm from where
-        the whole tangent would have led.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
+        Of A − skew(C Qᴴ). A step of size η along the sketch ends within η times this norm of that along A.
 
     Notes
     -----
-    The exponential and the Cayley transform of skew-Hermitian matrices do not stretch distances, in any
-    unitarily invariant norm, nor does the polar factor of I + A in the Frobenius norm: ‖U exp(−ηA) −
-    U exp(−ηÂ)‖ ≤ η‖A − Â‖. For small η both sides agree to first order. The bound holds for the result of a
-    step from the same U; it says nothing about the descent of the loss.
+    ‖U exp(−ηA) − U exp(−ηÂ)‖ ≤ η‖A − Â‖ in every unitarily invariant norm, also for the Cayley transform, and
+    for the polar factor of I + A in the Frobenius norm; for small η with equality to first order. It bounds
+    one step from the same U and says nothing about the descent of the loss.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Momentum in the body frame: a low-rank tangent that is carried along with U, and scalings of it."""
+"""Momentum in the body frame: a low-rank average tangent, and its scaling."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..types import BodyFactors, checked_body_factors
 from .planes import leading_planes
 
 SCALINGS = ("none", "scalar", "rows")
-# Rows of the second moment this much below the mean one are not scaled up any further.
+# Rows of the second moment below this share of the mean one are scaled as at this share.
 _FLOOR = 1e-8
 
 
 class MomentumState(NamedTuple):
-    """The running averages of a descent; arrays of fixed shapes, to be saved like any others.
+    """The running averages of a descent; arrays of fixed shapes.
 
     Attributes
     ----------
     momentum : BodyFactors, both (…, n, k)
-        (C, Q), with skew(C Qᴴ) the average tangent, in the body frame.
+        (C, Q), with skew(C Qᴴ) the average tangent.
     second : array, shape (…, 0, 1), (…, 1, 1) or (…, n, 1)
-        Root mean square of the entries of the tangent: none, of the whole matrix, or row by row. Real.
+        Root mean square of the entries of the tangent: none, of the matrix, or row by row. Real.
     steps : array, shape ()
         Number of steps taken, real.
     """
@@ -34,26 +34,17 @@ class MomentumState(NamedTuple):
 
     @classmethod
     def start(cls, unitary: Array, /, rank: int, *, scaling: str = "none") -> MomentumState:
-        """Averages of nothing.
+        """Zero averages.
 
         Parameters
         ----------
         unitary : array, shape (…, n, n)
-            The matrix that is going to be moved.
+            The matrix to be moved.
         rank : int
-            k, the number of columns that the momentum is kept to.
+            k, the number of columns of the momentum.
         scaling : {"none", "scalar", "rows"}
             Whether :func:`momentum_step` divides by a root mean square of the gradients, as RMSprop and Adam
-            do, and of what.
-
-        Returns
-        -------
-        MomentumState
-
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments outside the stated ranges.
+            do: of the whole matrix, or row by row.
 
         Examples
         --------
@@ -91,8 +82,7 @@ def momentum_step(
     Parameters
     ----------
     body_factors : BodyFactors
-        Body factors of this step's gradient, of any number of columns: from :func:`tangent_sketch`, from
-        :func:`compress_tangent`, or those of a layer as they are. Only their tangent part counts.
+        Of this step's gradient, with any number of columns. Only their tangent part counts.
     state : MomentumState
         From :meth:`MomentumState.start`, then from the last call.
     decay : float
@@ -100,13 +90,12 @@ def momentum_step(
     second_decay : float
         β₂, the same for the mean squares, where the state has them.
     average : bool
-        True: M ← β₁M + (1 − β₁)A, divided by 1 − β₁ᵗ, as in Adam [1]_. False: M ← β₁M + A, as torch and optax
-        define SGD with momentum (heavy ball).
+        True: M ← β₁M + (1 − β₁)A, divided by 1 − β₁ᵗ, as in Adam [1]_. False: M ← β₁M + A, heavy ball, as in
+        torch and optax.
     nesterov : bool
-        Look ahead: the direction is β₁M plus the last term once more, (1 − β₁)A or A.
+        The direction is β₁M plus the last term once more, (1 − β₁)A or A.
     eps : float
-        Added to every root mean square that the direction is divided by, as in Adam: gradients far below it
-        do not move U.
+        Added to every root mean square that the direction is divided by, as in Adam.
 
     Returns
     -------
@@ -115,21 +104,14 @@ def momentum_step(
     state : MomentumState
         For the next call.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges or that do not fit together.
-
     Notes
     -----
-    A is the tangent of this step, and M is truncated to the best k columns.
-    M is a tangent at every U: moving to U F leaves it where it is in the body frame, at no cost.
+    O(n(k + m)² + (k + m)³) for m columns, no n×n array. A is the tangent of this step; M is truncated to the
+    best k columns. In the body frame M is a tangent at every U.
 
-    Scaled by ``"scalar"`` the direction is divided by the root mean square r of all entries of the tangents;
-    by ``"rows"`` entry (i, j) is divided by √(r_i r_j), which keeps it a tangent. Squares are those of
-    absolute values for complex entries. Both make the step independent of the size of the loss, where eps is
-    0 or far below it, and a zero gradient gives a zero direction. O(n(k + m)² + (k + m)³) for m columns; no
-    n×n array occurs.
+    ``"scalar"`` divides the direction by the root mean square r of all entries of the tangents, ``"rows"``
+    entry (i, j) by √(r_i r_j), which keeps it a tangent. Where ``eps`` is far below them, the step is
+    independent of the scale of the loss. A zero gradient gives a zero direction.
 
     References
     ----------
@@ -163,19 +145,19 @@ def momentum_step(
     left, right = (astype(xp, x, dtype) for x in body_factors)
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
-    mean, _ = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k)
+    mean = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k).factors()
     # decay⁰ = 1 also for decay = 0.
     direction = BodyFactors(mean.left / (1.0 - decay**steps), mean.right) if average else mean
     if nesterov:
         ahead = hstack(xp, decay * direction.left, latest)
-        direction, _ = leading_planes(xp, ahead, hstack(xp, direction.right, right), k)
+        direction = leading_planes(xp, ahead, hstack(xp, direction.right, right), k).factors()
     second = state.second
     if second.shape[-2]:
         rms = row_rms(xp, left, right)
         if second.shape[-2] == 1:
             rms, unit = unit_scaled(xp, rms)
             rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
-        # Roots and not squares: those of float32 gradients of 1e-30 are zero.
+        # Roots, as the squares of float32 gradients of 1e-30 are zero.
         second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
         scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps) + eps)
         direction = BodyFactors(*(astype(xp, scale, dtype) * x for x in direction))
@@ -187,7 +169,7 @@ def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
     n = left.shape[-2]
     a, a_unit = unit_scaled(xp, left)
     b, b_unit = unit_scaled(xp, right)
-    # Row i is (a_i Bᴴ − b_i Aᴴ)/2; with an orthonormal basis of [A, B] its length is that of 2k numbers.
+    # Row i is (a_i Bᴴ − b_i Aᴴ)/2; in an orthonormal basis of [A, B] it has 2k entries.
     R = qr(xp, hstack(xp, a, b))[1]
     k = a.shape[-1]
     rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
@@ -196,7 +178,7 @@ def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
 
 
 def _inverse_root(xp: Namespace, rms: Array) -> Array:
-    """rms^(−½), but no more than that of a row far below the mean one; 0 where all rows are zero."""
+    """rms^(−½), bounded for rows far below the mean one; 0 where all rows are zero."""
     floor = _FLOOR * xp.mean(rms, axis=-2, keepdims=True)
     floored = xp.where(rms < floor, floor, rms)
     return xp.where(floored == 0, 0.0, 1.0 / xp.sqrt(xp.where(floored == 0, 1.0, floored)))

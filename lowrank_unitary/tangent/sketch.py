@@ -1,4 +1,4 @@
-"""Project, then compress: sketch only the part of the gradient that moves the unitary."""
+"""Project, then compress: sketch only the part of the gradient that moves U."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .._array import Array, Namespace, validate
 from .._linalg import RNG, adjoint, frobenius_norm, product, pull_back
 from ..sketch.operator import Operator, operator_of
 from ..sketch.range_finder import power_basis
-from ..sketch.test_matrix import Samples
+from ..sketch.samples import Samples
 from ..sketch.tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
 from ..types import BodyFactors, LowRankFactors
-from .planes import leading_planes, two_sided
+from .planes import Planes, leading_planes, two_sided
 
 # Samples beyond the dimensions of a tangent of rank 2k.
 _MORE = 4
@@ -37,38 +37,27 @@ def tangent_sketch(
 ) -> BodyFactors:
     """Sketch the tangent part A = (UᴴG − GᴴU)/2 of a gradient, two-sided, at rank k.
 
-    Only A moves U along the unitary matrices. Compressing the gradient itself first keeps what its
-    Hermitian part dominates, which moves nothing. With B the basis found for the range of A, every entry of A
-    that touches range(B) is known, B Bᴴ A + A B Bᴴ − B Bᴴ A B Bᴴ; the result is the best that k columns can
-    hold of it.
+    Only A moves U along the unitary matrices; the Hermitian part of UᴴG moves nothing. With an orthonormal
+    basis B for the range of A, the result is the best approximation with k columns of P A + A P − P A P,
+    P = B Bᴴ.
 
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        The matrix U to be moved, unitary (complex) or orthogonal (real).
+        U, unitary or orthogonal.
     gradient : array, shape (…, n, n), or LowRankFactors
-        G, the direction of steepest ascent of a real loss under Re tr(XᴴY): torch's ``.grad`` as it is,
-        the complex conjugate of what ``jax.grad`` returns for complex input. Factors stand for left rightᴴ,
-        which is never formed.
+        G, as for :func:`unitary_step`. The product of factors is never formed.
     rank : int, optional
-        k, from 1 to n. Either this or `rtol`. Factors with no more columns than that are only pulled back.
+        k, from 1 to n. Either this or `rtol`. Factors of at most k columns are only pulled back.
     rtol : float, optional
-        In place of a rank: the smallest with ‖A − sketch‖ ≤ rtol ‖A‖ (Frobenius), so that a step of size η
-        ends within η rtol ‖A‖ of where the whole tangent would lead. What is missed is measured with ten
-        further samples; it is more than that with probability 0.01 at most.
-    max_rank : int, optional
-        With `rtol`: no more than this. By default n.
-    masked : bool
-        With `rtol`: return `max_rank` columns whatever the rank, zeros beyond it, for jit.
+        In place of a rank: the smallest with ‖A − sketch‖_F ≤ rtol ‖A‖_F, so that a step of size η ends
+        within η rtol ‖A‖_F of the step along A. Missed with probability 0.01 at most.
+    max_rank, masked : as for :func:`svd_sketch`
     oversample : int, optional
-        Samples beyond k, by default k + 4: in all as many as a tangent of k columns has dimensions, and 4
-        more. The best k columns of what all samples tell are kept.
+        Samples beyond k, by default k + 4: in all the dimension of a tangent of k columns, and 4 more.
     power_iterations : int
         Applications of A Aᴴ to the samples, re-orthonormalised.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the test matrix; the same seed gives the same one on every namespace and device.
-    test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
-        Its distribution, or the matrix itself: shape (…, n, ℓ), k ≤ ℓ ≤ n, which sets the oversampling.
+    rng, test_matrix : as for :func:`svd_sketch`
 
     Returns
     -------
@@ -76,24 +65,17 @@ def tangent_sketch(
         left = C and right = Q, both (…, n, k), with skew(C Qᴴ) the sketch of A; in float32 for U in half
         precision. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
-    A column pairs two directions between which A turns, so that k columns hold a matrix of rank 2k. With
-    oversample=0 the inner product of the sketch with A is its squared norm, so it descends for any test
-    matrix; with more samples the same holds up to what no sample has touched (numerics page). A is never
-    formed: each application costs four products with the n×n matrices, 8n² operations (real) a column; there
-    are 2 power_iterations + 2, with ℓ = k + oversample columns. Scale-invariant in G.
+    A is never formed: one application costs four products with n×n matrices, 8n² operations (real) a column;
+    there are 2 power_iterations + 2, with ℓ = k + oversample columns. k columns hold a matrix of rank 2k.
+    With oversample=0 the sketch descends for any test matrix: its inner product with A is its squared norm;
+    with more samples this holds up to what no sample has touched (numerics page). Scale-invariant in G.
 
     References
     ----------
     Range finder: Nathan Halko, Per-Gunnar Martinsson, Joel A. Tropp, "Finding structure with randomness",
-    SIAM Review 53 (2011), algorithm 4.4. The two-sided form for skew-Hermitian matrices: documentation of
-    this library, numerics page.
+    SIAM Review 53 (2011), algorithm 4.4. Two-sided form for skew-Hermitian matrices: numerics page.
 
     Examples
     --------
@@ -130,33 +112,26 @@ def compress_tangent(
 ) -> BodyFactors:
     """The best body factors with k columns for the tangent part skew(left rightᴴ) of given ones.
 
-    What a transport does depends on that part alone. In training the gradient comes as such factors: for y =
-    Ux with Δ the gradient with respect to y, the one with respect to U is Δxᴴ, and UᴴΔ, which
-    back-propagation computes, and x are its body factors. No read of U is needed to compress them.
+    For y = Ux with Δ the gradient with respect to y, the one with respect to U is Δxᴴ; its body factors are
+    UᴴΔ, which back-propagation computes, and x. No read of U is needed.
 
     Parameters
     ----------
     body_factors : BodyFactors
         left and right (…, n, m), any m, also many times n.
     rank : int, optional
-        k, from 1 to n. Either this or `rtol`. Factors with no more columns are returned as they are.
+        k, from 1 to n. Either this or `rtol`. Factors of at most k columns are returned as they are.
     method : {"exact", "randomized"}, optional
         ``"exact"``: O(nm² + m³), by default where m ≤ 2k + 16 and 2m < n. ``"randomized"``: as
         :func:`tangent_sketch`, O(nmk).
-    rtol, max_rank, masked : optional
-        As in :func:`tangent_sketch`.
-    oversample, power_iterations, rng, test_matrix
-        As in :func:`tangent_sketch`, for ``"randomized"``; products are cheap here, hence larger defaults.
+    rtol, max_rank, masked, oversample, rng, test_matrix : as for :func:`tangent_sketch`
+    power_iterations : int
+        As for :func:`tangent_sketch`; products are cheap here, hence the larger default.
 
     Returns
     -------
     BodyFactors
         (C, Q) with skew(C Qᴴ) the sketch of skew(left rightᴴ).
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
 
     Examples
     --------
@@ -188,13 +163,15 @@ def compress_tangent(
         )
     xp = tangent.xp
     left, right = tangent.gradient.factors or body_factors
-    kept, sizes = leading_planes(xp, left, right, most if rtol is None else n)
-    return kept if rtol is None else _within(xp, kept, sizes, 0.0 * sizes[..., 0], 0.0, rtol, most, masked)
+    planes = leading_planes(xp, left, right, most if rtol is None else n)
+    if rtol is None:
+        return planes.factors()
+    return _within(planes, 0.0 * planes.sizes[..., 0], 0.0, rtol, most, masked)
 
 
 @dataclass(frozen=True)
 class Tangent:
-    """A = skew(UᴴG), known by its products; of body factors U is not needed."""
+    """A = skew(UᴴG), given by its products; for body factors without U."""
 
     xp: Namespace
     unitary: Array | None
@@ -242,7 +219,7 @@ class Tangent:
 
     @property
     def operator(self) -> Operator:
-        """A as any other matrix; Aᴴ = −A."""
+        """A as an operator; Aᴴ = −A."""
         n = self.gradient.columns
         return Operator(
             "gradient", self.xp, self.like, self.batch, n, n,
@@ -255,23 +232,22 @@ class Tangent:
         there = self.gradient.forward(block)
         if self.unitary is None:
             return 0.5 * (there - self.gradient.backward(block)), None
-        pulled, seen = pull_back(self.xp, self.unitary, there, probes)
-        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), seen
+        pulled, probed = pull_back(self.xp, self.unitary, there, probes)
+        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), probed
 
 
 def samples_for(n: int, k: int, oversample: int | None = None) -> int:
-    """How many samples are drawn."""
+    """The number of samples."""
     return min(n, k + (k + _MORE if oversample is None else validate.count("oversample", oversample)))
 
 
 def sketch_tangent(
     tangent: Tangent, k: int, test_matrix: Array, power_iterations: int = 0, probes: Array | None = None
-) -> tuple[BodyFactors, Array | None]:
-    """The best k columns of what the samples tell, and Uᴴ(U probes) from the last read of U by Uᴴ."""
+) -> tuple[Planes, Array | None]:
+    """The planes of the best k columns from the samples, and Uᴴ(U probes) from the last read of U by Uᴴ."""
     basis = power_basis(tangent.operator, test_matrix, power_iterations)
-    image, seen = tangent.product(basis, probes)
-    factors, _ = leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k)
-    return factors, seen
+    image, probed = tangent.product(basis, probes)
+    return leading_planes(tangent.xp, *two_sided(tangent.xp, image, basis), k), probed
 
 
 def _sketched(
@@ -292,27 +268,25 @@ def _sketched(
     samples = Samples.of(op, test_matrix, k if rtol is None else 1, rng, rows=n)
     width = samples.width(width)
     if rtol is None:
-        return sketch_tangent(tangent, k, samples.right(width), q)[0]
+        return sketch_tangent(tangent, k, samples.right(width), q)[0].factors()
     basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
     C, B = two_sided(xp, op.forward(basis), basis)
-    # What no sample has touched, (I − BBᴴ)A(I − BBᴴ), as the columns see it that B was not made of.
+    # (I − BBᴴ)A(I − BBᴴ), what no sample has touched, times columns that B was not made of.
     probes = samples.measuring(MEASURING) / math.sqrt(MEASURING)
     untouched = measured - 0.5 * (C @ (adjoint(xp, B) @ probes) - B @ (adjoint(xp, C) @ probes))
-    kept, sizes = leading_planes(xp, C, B, n)
     bound = surely(xp, op.dtype, MEASURING, MISSED)
-    return _within(xp, kept, sizes, frobenius_norm(xp, untouched), bound, rtol, k, masked)
+    return _within(leading_planes(xp, C, B, n), frobenius_norm(xp, untouched), bound, rtol, k, masked)
 
 
 def _within(
-    xp: Namespace,
-    factors: BodyFactors,
-    sizes: Array,
+    planes: Planes,
     left: Array,
     bound: float,
     rtol: float,
     most: int,
     masked: bool,
 ) -> BodyFactors:
-    terms, mask = terms_at_tolerance(xp, sizes, left, bound, rtol, most, masked=masked)
-    C, Q = (xp.where(mask[..., None, :], x[..., :terms], 0.0) for x in factors)
+    xp = planes.xp
+    terms, mask = terms_at_tolerance(xp, planes.sizes, left, bound, rtol, most, masked=masked)
+    C, Q = (xp.where(mask[..., None, :], x[..., :terms], 0.0) for x in planes.factors())
     return BodyFactors(C, Q)

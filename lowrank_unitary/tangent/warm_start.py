@@ -1,4 +1,4 @@
-"""Tangent sketches of a slowly changing gradient, each beginning where the last one ended."""
+"""Warm starts: tangent sketches of a slowly changing gradient from the basis of the last one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .sketch import Tangent, samples_for
 
 
 class SketchState(NamedTuple):
-    """What one tangent sketch hands to the next: arrays of fixed shapes, to be saved like any others.
+    """What one tangent sketch passes to the next: arrays of fixed shapes.
 
     Attributes
     ----------
     basis : array, shape (…, n, ℓ)
         Orthonormal columns, the most important directions of the last tangent first.
     missed : BodyFactors, both (…, n, r)
-        What the last samples told and the last sketch had no room for; r = 0 without error feedback.
+        What the last sketch truncated; r = 0 without error feedback.
     """
 
     basis: Array
@@ -37,29 +37,17 @@ class SketchState(NamedTuple):
         feedback: bool = False,
         rng: RNG = None,
     ) -> SketchState:
-        """A state that knows nothing: the first sketch is as good as :func:`tangent_sketch`.
+        """A random basis: the first sketch is as good as :func:`tangent_sketch`.
 
         Parameters
         ----------
         unitary : array, shape (…, n, n)
-            The matrix that is going to be moved.
+            The matrix to be moved.
         rank : int
             k of the sketches.
-        oversample : int, optional
-            Samples beyond k, by default k + 4.
+        oversample, rng : as for :func:`tangent_sketch`
         feedback : bool
-            Carry what a sketch has no room for to the next one.
-        rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-            Source of the first basis.
-
-        Returns
-        -------
-        SketchState
-
-        Raises
-        ------
-        TypeError, ValueError
-            For arguments outside the stated ranges.
+            Add what a sketch truncates to the next one.
 
         Examples
         --------
@@ -92,36 +80,29 @@ def warm_tangent_sketch(
     Parameters
     ----------
     unitary, gradient
-        As :func:`tangent_sketch` takes them; `gradient` may also be BodyFactors.
+        As for :func:`tangent_sketch`; `gradient` may also be BodyFactors.
     state : SketchState
         From :meth:`SketchState.start`, then from the last call.
     rank : int
         k.
     refresh : float
-        Share of the samples that are drawn anew, from 0 to 1, rounded up to whole columns. With 0 directions
-        that the first basis did not have never come in where the gradient keeps a space invariant, and a
-        descent can end there; with 1 nothing is remembered.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the new samples: another seed for every step.
+        Share of new samples, from 0 to 1, rounded up to whole columns. With 0 a descent can end in a space
+        that the gradient keeps invariant; with 1 nothing is remembered.
+    rng
+        As for :func:`svd_sketch`; another seed for every step.
 
     Returns
     -------
     body_factors : BodyFactors
-        (C, Q) as :func:`tangent_sketch` returns them, of the tangent and, with feedback, of what was missed.
+        (C, Q) as from :func:`tangent_sketch`, of the tangent and, with feedback, of what was truncated.
     state : SketchState
         For the next call.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-
     Notes
     -----
-    As many products as a cold sketch without power iterations; it amounts to a power iteration that goes on
-    over the steps, as far as the gradient stays what it was. The body frame moves with U, and so does what is
-    remembered. With feedback every direction is used sooner or later, at the price of steps along gradients
-    that are several steps old.
+    As many products as :func:`tangent_sketch` without power iterations; while the gradient changes slowly it
+    is a power iteration over the steps. The state is in the body frame and moves with U. With feedback every
+    direction is used eventually, along gradients that are several steps old.
 
     References
     ----------
@@ -148,7 +129,7 @@ def warm_tangent_sketch(
     width, carried = state.basis.shape[-1], state.missed.left.shape[-1]
     if state.basis.shape[-2] != n or width < k or carried > n - k:
         raise ValueError(
-            f"state must have been started for n = {n} and rank = {k}, got one of the shapes "
+            f"state must have been made for n = {n} and rank = {k}, got one of the shapes "
             f"{tuple(state.basis.shape)} and {tuple(state.missed.left.shape)}."
         )
     if not 0 <= refresh <= 1:
@@ -164,8 +145,8 @@ def warm_tangent_sketch(
 
     basis, _ = qr(xp, product(hstack(xp, kept, new)))
     image = product(basis)
-    found, _ = leading_planes(xp, *two_sided(xp, image, basis), k + carried)
-    # The image is one more application of A: its directions are those of the next basis, longest first.
+    found = leading_planes(xp, *two_sided(xp, image, basis), k + carried).factors()
+    # The image is one more application of A: its directions make the next basis, longest first.
     directions, R = qr(xp, image)
     step, missed = (BodyFactors(*(x[..., part] for x in found)) for part in (slice(k), slice(k, None)))
     return step, SketchState(directions @ svd(xp, R)[0], missed)

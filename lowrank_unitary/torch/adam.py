@@ -14,39 +14,23 @@ from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_number
 class UnitaryAdam(UnitaryOptimiser):
     """Adam, with unitary parameters moved by low-rank steps.
 
-    Parameters that are marked (:func:`mark_unitary`), and those of a group with ``unitary=True``, are moved
-    along directions of :func:`lowrank_unitary.momentum_step` and stay unitary. All others are moved by
-    ``torch.optim.Adam``, bit for bit.
+    Unitary parameters, chosen as for :class:`UnitarySGD`, are moved along directions of
+    :func:`lowrank_unitary.momentum_step`; all others by ``torch.optim.Adam``, bit for bit.
 
     Parameters
     ----------
-    params : iterable
-        Parameters, named parameters, or dicts that define groups.
+    params, rank, weight_decay, maximize, update, heal, seed, unitary, check : as for
+        :class:`UnitarySGD`
     lr : float or torch.Tensor
         Learning rate. The tangent that a unitary matrix moves along has entries of root mean square 1.
     betas : (float, float)
         Decay of the averages of the gradient and of its squares. ``(0.0, 0.99)`` is RMSprop with torch's
         decay, but for the bias correction of the first steps.
     eps : float
-        Added to the root mean squares that a direction is divided by. For a unitary parameter they are those
-        of the entries of the tangent part of the gradient.
-    rank : int
-        k, the number of columns that a step of a unitary parameter has, and its momentum.
+        Added to the root mean squares that a direction is divided by; for a unitary parameter they are those
+        of the tangent part of the gradient.
     scaling : {"scalar", "rows"}
-        What the direction of a unitary parameter is divided by: one root mean square for the whole matrix, or
-        √(r_i r_j) of its rows for entry (i, j).
-    weight_decay, maximize, update, heal, seed, unitary, check
-        As in :class:`UnitarySGD`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square; in a first step for
-        those that are not unitary.
-
-    Notes
-    -----
-    As for :class:`UnitarySGD`.
+        As for :func:`lowrank_unitary.momentum_step`.
 
     Examples
     --------
@@ -114,7 +98,7 @@ class UnitaryAdam(UnitaryOptimiser):
     def direction(
         self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
     ) -> tuple[Gradient, State]:
-        """The average of the gradients over a root mean square of them."""
+        """The average gradient divided by a root mean square."""
         decay, second_decay = group["betas"]
         return averaged(
             group, unitary, gradient, state, rng,

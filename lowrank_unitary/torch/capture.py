@@ -1,4 +1,4 @@
-"""Layers that hand over their gradient in thin factors, and never form it."""
+"""Layers that keep their gradient in thin factors and never form it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..types import BodyFactors
 from .marking import is_marked, mark_unitary
 
 _FACTORS = "_lowrank_unitary_factors"
-# Columns that are kept apart, in multiples of n: 16n² numbers at most. A sketch of m columns takes 16mn
-# operations for each of its samples, and their sum 2mn²: with few samples it pays to keep them apart.
+# Columns kept as factors, in multiples of n: 16n² numbers at most. A sketch of m columns takes 16mn
+# operations a sample, their n×n sum 2mn²: with few samples the factors are cheaper.
 _MOST = 8
 
 
 class Captured:
-    """The body factors of a gradient: rows of both, and the sum of what has become too many of them."""
+    """The body factors of a gradient: rows of both, and the n×n sum of those beyond the limit."""
 
     def __init__(self) -> None:
         self.pulled: list[torch.Tensor] = []
@@ -27,7 +27,7 @@ class Captured:
         self.total: torch.Tensor | None = None
 
     def __reduce__(self) -> tuple[type[Captured], tuple[()]]:
-        """Empty: nothing of it is saved with a module, as nothing of a gradient is."""
+        """Empty: like gradients, factors are not saved with a module."""
         return Captured, ()
 
     def add(self, pulled: torch.Tensor, inputs: torch.Tensor) -> None:
@@ -39,7 +39,7 @@ class Captured:
             self.add_up()
 
     def add_up(self) -> None:
-        """Sum up what has been gathered, n×n."""
+        """Sum the factors into an n×n matrix."""
         if self.columns:
             part = torch.cat(self.pulled).mT @ torch.cat(self.inputs).conj()
             self.total = part if self.total is None else self.total + part
@@ -51,7 +51,7 @@ class Captured:
         self.total = None if self.total is None else self.total * factor
 
     def factors(self) -> BodyFactors:
-        """All of it, in as few columns as it is kept in."""
+        """The body factors of everything captured."""
         if self.total is not None:
             self.add_up()
             return BodyFactors(self.total, torch.eye(len(self.total)).to(self.total))
@@ -69,27 +69,25 @@ class _UnitaryLinear(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         x, weight = ctx.saved_tensors
-        # Under autocast they may be narrower than the weight.
+        # Under autocast they may have a narrower dtype than the weight.
         pulled = grad.to(weight.dtype) @ weight.conj()
         if ctx.needs_input_grad[1]:
             n = weight.shape[-1]
-            # Copies: both may be written to by others before the optimiser steps.
+            # Copies: both may be overwritten before the optimiser steps.
             kept = pulled.clone(), x.detach().to(weight.dtype, copy=True)
             of_parameter(ctx.parameter).add(*(block.reshape(-1, n) for block in kept))
         return pulled.to(x.dtype), None
 
 
 def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
-    """The product y = x Uᵀ, whose backward pass gathers the body factors of the gradient with respect to U.
+    """The product y = x Uᵀ, whose backward pass captures the body factors of the gradient with respect to U.
 
-    The gradient with respect to y, pulled back by Uᴴ, is the one with respect to x. Together with x it makes
-    the body factors of the gradient with respect to U, a sum of outer products that is never formed.
-    ``weight.grad`` stays None; the optimisers of this package take the factors, and others see nothing.
+    They are x and the gradient with respect to x; their product is never formed. ``weight.grad`` stays None:
+    only the optimisers of this package use the factors.
 
     Parameters
     ----------
     x : torch.Tensor, shape (…, n)
-        One sample a row, with any number of leading axes.
     weight : torch.nn.Parameter, shape (n, n)
         U. It is marked as unitary.
 
@@ -97,23 +95,16 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     -------
     torch.Tensor, shape (…, n)
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a weight that is not one square matrix.
-
     Notes
     -----
-    Factors add up over the uses of a weight, over time steps and over backward passes, until an optimiser
-    steps or its ``zero_grad`` is called; more than 8n columns are summed up to an n×n matrix, without loss.
-    ``torch.autograd.grad`` gathers them as ``.backward()`` does, whatever it is asked for.
+    Factors accumulate over uses of a weight and backward passes until an optimiser steps or its ``zero_grad``
+    is called; more than 8n columns are summed to an n×n matrix, without loss. ``torch.autograd.grad``
+    captures them as ``.backward()`` does.
 
     Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
-    is computed even if x requires none.
-
-    No second derivatives, no ``torch.func`` transforms; under ``torch.compile`` the graph breaks here and the
-    call runs as it is. What works on ``.grad`` does not see the factors: GradScaler, hooks, averaging over
-    processes, and gradient clipping other than :func:`clip_grad_norm_`.
+    is computed even if x requires none. No second derivatives, no ``torch.func`` transforms; under
+    ``torch.compile`` the graph breaks here. What works on ``.grad`` misses the factors: GradScaler, hooks,
+    averaging over processes, and gradient clipping other than :func:`clip_grad_norm_`.
 
     Examples
     --------
@@ -146,7 +137,7 @@ def _recorded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class CapturingLinear(torch.nn.Linear):
-    """A linear layer with a square weight whose gradient is gathered in factors."""
+    """A linear layer with a square weight whose gradient is captured in factors."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` Uᵀ + bias."""
@@ -155,23 +146,13 @@ class CapturingLinear(torch.nn.Linear):
 
 
 def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
-    """Let a linear layer gather the gradient of its weight in factors, as :func:`unitary_linear` does.
+    """Let a linear layer capture its gradient as :func:`unitary_linear` does, and return it.
 
     Parameters
     ----------
     module : torch.nn.Linear
-        With a square weight, with or without a bias. It is changed in place: it becomes an instance of a
-        subclass, so that copies of it and pickles capture as well. Its weight is marked as unitary.
-
-    Returns
-    -------
-    torch.nn.Linear
-        The argument itself.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For any other module: in one of your own call :func:`unitary_linear`.
+        With a square weight. It is changed in place to an instance of a subclass, so that copies and pickles
+        capture as well. Its weight is marked as unitary. In other modules call :func:`unitary_linear`.
 
     Examples
     --------
@@ -193,11 +174,7 @@ def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
 
 
 def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
-    """What backward passes have gathered for a parameter since it was last moved or cleared.
-
-    Parameters
-    ----------
-    parameter : torch.Tensor, shape (n, n)
+    """The factors captured for a parameter (n, n) since it was last moved or cleared.
 
     Returns
     -------
@@ -211,10 +188,10 @@ def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
     >>> lut.captured_factors(torch.nn.Parameter(torch.eye(3))) is None
     True
     """
-    gathered = getattr(parameter, _FACTORS, None)
-    if gathered is None or (gathered.total is None and not gathered.columns):
+    captured = getattr(parameter, _FACTORS, None)
+    if captured is None or (captured.total is None and not captured.columns):
         return None
-    factors: BodyFactors = gathered.factors()
+    factors: BodyFactors = captured.factors()
     return factors
 
 
@@ -301,15 +278,15 @@ def _gradient_norm(parameter: torch.Tensor) -> torch.Tensor | None:
 
 
 def of_parameter(parameter: torch.Tensor) -> Captured:
-    """What a parameter's factors are gathered in."""
-    gathered = getattr(parameter, _FACTORS, None)
-    if gathered is None:
-        gathered = Captured()
-        setattr(parameter, _FACTORS, gathered)
-    return gathered
+    """The store of a parameter's factors."""
+    captured = getattr(parameter, _FACTORS, None)
+    if captured is None:
+        captured = Captured()
+        setattr(parameter, _FACTORS, captured)
+    return captured
 
 
 def clear(parameter: torch.Tensor) -> None:
-    """Forget what has been gathered."""
+    """Drop the captured factors."""
     if hasattr(parameter, _FACTORS):
         delattr(parameter, _FACTORS)

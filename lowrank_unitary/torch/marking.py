@@ -36,34 +36,20 @@ class UnitaryParameter(torch.nn.Parameter):
 
 
 def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
-    """Mark a parameter, so that the optimisers of this package move it as a unitary matrix.
+    """Mark a parameter for the optimisers of this package as a unitary matrix, and return it.
 
     Parameters
     ----------
     parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary (complex) or orthogonal (real), or a stack of such matrices. An optimiser checks it at its
-        first step.
-
-    Returns
-    -------
-    torch.nn.Parameter
-        The argument itself.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no tensor, not square, or of a dtype that cannot be moved.
+        Unitary or orthogonal, or a stack of such matrices. An optimiser checks it at its first step.
 
     Notes
     -----
-    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter`` that differs in nothing else.
-    It stays through ``module.to(…)``, ``load_state_dict``, moves by the optimisers, ``copy.deepcopy``,
-    pickles and other processes. It is lost where torch puts an unrelated parameter in its place:
-    ``to_empty`` of a module on the meta device and ``load_state_dict(…, assign=True)``. A parameter group
-    with ``unitary=True`` depends on no mark.
-
-    ``torch.nn.Parameter`` refuses a marked parameter as its argument, as it refuses all subclasses: give it
-    ``parameter.detach()``.
+    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter``. It survives
+    ``module.to(…)``, ``load_state_dict``, steps, ``copy.deepcopy``, pickles and other processes, but not
+    ``to_empty`` of a module on the meta device and ``load_state_dict(…, assign=True)``, which make unrelated
+    objects. A parameter group with ``unitary=True`` needs no mark. ``torch.nn.Parameter`` takes
+    ``parameter.detach()`` of a marked one, as of all subclasses.
 
     Examples
     --------
@@ -83,14 +69,6 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
 def is_marked(parameter: torch.Tensor, /) -> bool:
     """Whether :func:`mark_unitary` has marked a parameter.
-
-    Parameters
-    ----------
-    parameter : torch.Tensor
-
-    Returns
-    -------
-    bool
 
     Examples
     --------

@@ -1,8 +1,4 @@
-"""Whole steps as operators of torch, opaque to what records, compiles and maps: the kernels run inside.
-
-Autograd, torch.compile and torch.func read the functions of the package line by line, as matrix products. An
-operator is one line to them, with a derivative given by hand.
-"""
+"""Whole steps as operators of torch, opaque to autograd, torch.compile and vmap, with own derivatives."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ Tensors = tuple[torch.Tensor, ...]
 def moved(
     unitary: torch.Tensor, left: torch.Tensor, right: torch.Tensor, update: str, core: str
 ) -> torch.Tensor:
-    """The step along a curve, or "polar"."""
+    """The moved U."""
     arrays = unitary, left, right
     if _only_products_do(*arrays):
         return _step(arrays, update, core)
@@ -47,8 +43,8 @@ def _step(arrays: Tensors, update: str, core: str, **options: bool) -> torch.Ten
     return made
 
 
-# An operator states its strides beforehand: results are contiguous. So is the U that it moves: a column-major
-# one may be moved from its other side, which has another derivative in the n² entries.
+# An operator declares its strides: results are contiguous. So is the U that it moves: a column-major one may
+# be moved from its other side, which has another derivative in the n² entries.
 
 
 @torch.library.custom_op("lowrank_unitary::move", mutates_args=())
@@ -78,7 +74,7 @@ def _move_vjp(
     if values_are_at_hand(U):
         of_U, of_left, of_right = step_cotangents(U, a, b, cotangent, update, of_unitary=of_unitary)
     else:
-        # On a GPU eigenvalues and singular values would have to be waited for.
+        # On a GPU eigenvalues and singular values would need a synchronisation.
         of_U, of_left, of_right = _gram_vjp((U, a, b), cotangent, update, of_unitary)
     first = U.new_empty(0) if of_U is None else of_U.contiguous()
     return first, of_left.contiguous(), of_right.contiguous()
@@ -159,7 +155,7 @@ def _recorded(operator: Any, function: Any, *args: Any) -> Any:
 
 
 def _only_products_do(*arrays: torch.Tensor) -> bool:
-    """Whether tangents are pushed forward, which operators drop, or torch.func is compiled."""
+    """Whether forward mode, which operators lack, or a compiled torch.func needs plain products."""
     if torch.compiler.is_compiling():
         return torch._C._are_functorch_transforms_active()
     functorch = torch._C._functorch
@@ -171,7 +167,7 @@ def _only_products_do(*arrays: torch.Tensor) -> bool:
 
 
 def _gram_vjp(arrays: Tensors, cotangent: torch.Tensor, update: str, of_unitary: bool) -> Tensors:
-    """As the operator, by matrix products alone, which torch differentiates as often as one likes."""
+    """As the operator, by matrix products, which torch differentiates to any order."""
     constant, variable = ((), arrays) if of_unitary else (arrays[:1], arrays[1:])
 
     def step(*arrays: torch.Tensor) -> torch.Tensor:
@@ -182,7 +178,7 @@ def _gram_vjp(arrays: Tensors, cotangent: torch.Tensor, update: str, of_unitary:
 
 
 def _mapped_first(in_dims: tuple[int | None, ...], *arrays: torch.Tensor) -> list[torch.Tensor]:
-    """The mapped axis of each tensor as the first one of its batch, ahead of those of all others; views."""
+    """Views with the mapped axis of each tensor as the first batch axis, ahead of all others."""
     sizes = [x.ndim - (dim is not None) for x, dim in zip(arrays, in_dims, strict=False)]
     moved = []
     for x, dim, size in zip(arrays, in_dims, sizes, strict=False):
@@ -212,7 +208,7 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[None, Non
 @_move_vjp.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensors, tuple[int | None, int, int]]:
     *arrays, update, of_unitary = args
-    # What is not mapped has a cotangent for every element nevertheless: it must not be summed over them.
+    # An argument that is not mapped still has one cotangent for every element.
     each = [
         x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
         for x, dim in zip(arrays, in_dims, strict=False)

@@ -1,4 +1,4 @@
-"""What optimisers share that move some parameters as unitary matrices, and the others as torch does."""
+"""The base of optimisers that move some parameters as unitary matrices, and the others as torch does."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .marking import check_square, check_unitary, is_marked
 Gradient = torch.Tensor | BodyFactors
 State = dict[str, Any]
 
-# Entries up to which parameters of one kind are stacked and moved in one call (n = 256): the copies into the
-# stack and back cost less than the calls that they save.
+# Entries up to which parameters of one kind are stacked and moved in one call (n = 256): the copies cost less
+# than the calls.
 _STACKED = 1 << 16
 
 
 class UnitaryOptimiser(torch.optim.Optimizer):
-    """Who is unitary, the gradient of each, and one call for those of a kind."""
+    """Which parameters are unitary, their gradients, and one call for those of one kind."""
 
     # The rule for all other parameters.
     ordinary: type[torch.optim.Optimizer]
@@ -44,15 +44,9 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         self._found_unitary = set()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, as ``torch.optim.Optimizer.add_param_group`` does.
-
-        Parameters
-        ----------
-        param_group : dict
-            ``params``, and any option of the optimiser that shall differ for them, such as ``unitary=True``.
-        """
+        """Add a group, ``params`` and options such as ``unitary=True``, as ``torch.optim.Optimizer`` does."""
         super().add_param_group(param_group)
-        # What is refused must not stay.
+        # A refused group must not stay.
         group = self.param_groups.pop()
         self.check(group)
         self.param_groups.append(group)
@@ -79,17 +73,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move all parameters that have a gradient.
-
-        Parameters
-        ----------
-        closure : callable, optional
-            Evaluates the model anew and returns the loss.
-
-        Returns
-        -------
-        The value of the closure, or None.
-        """
+        """Move all parameters that have a gradient; `closure` evaluates the model and returns the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -140,25 +124,14 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients, those captured in factors too.
-
-        Parameters
-        ----------
-        set_to_none : bool
-            Gradients become None and not zero.
-        """
+        """Clear all gradients, also those captured in factors."""
         super().zero_grad(set_to_none)
         for group in self.param_groups:
             for parameter in group["params"]:
                 clear(parameter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict()`` has returned, to the last bit.
-
-        Parameters
-        ----------
-        state_dict : dict
-        """
+        """Continue from the result of ``state_dict()``, to the last bit."""
         given: State = {}
         # After all hooks that change the dict, and before all that read the result.
         hooks = (
@@ -173,11 +146,11 @@ class UnitaryOptimiser(torch.optim.Optimizer):
 
     def _as_given(self, state_dict: dict[str, Any]) -> None:
         """What torch changes as it loads a state."""
-        # Groups that another optimiser has saved know nothing of some options.
+        # Groups saved by another optimiser lack some options.
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
-        # torch casts what belongs to a parameter to its dtype; next to half precision, factors are in single.
+        # torch casts state to the dtype of its parameter; for half precision factors are float32.
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, parameter in zip(saved["params"], group["params"], strict=True):
                 for key in ("left", "right", "second"):
@@ -207,7 +180,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         steps = before.get("steps", 0)
         rng = [group["seed"], positions[0], steps]
         if isinstance(gradient, BodyFactors):
-            # As many products as the n×n gradient would have.
+            # As many products as with an n×n gradient.
             gradient = compress_tangent(gradient, group["rank"], power_iterations=0, rng=rng)
         # torch takes rates of shape (1,) too.
         rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
@@ -241,7 +214,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
     def direction(
         self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
     ) -> tuple[Gradient, State]:
-        """What to move against, and what to keep for the next step."""
+        """The direction to move against, and the state for the next step."""
         raise NotImplementedError
 
 
@@ -276,7 +249,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def _gradient(parameter: torch.Tensor) -> Gradient | None:
-    """The gradient as torch has it, or in captured factors."""
+    """The gradient as an array, or in captured factors."""
     factors, grad = captured_factors(parameter), parameter.grad
     if grad is None:
         return factors
@@ -287,12 +260,12 @@ def _gradient(parameter: torch.Tensor) -> Gradient | None:
         )
     if factors is None:
         return grad
-    # A layer that captures, and a penalty on its weight beside it.
+    # A capturing layer with a penalty on its weight.
     return grad + (parameter @ factors.left) @ factors.right.mH
 
 
 def _stacked(tensors: Any) -> torch.Tensor:
-    """Several tensors as one, and a single one as it is."""
+    """A stack of several tensors, or a single tensor itself."""
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
@@ -306,7 +279,7 @@ def averaged(
     scaling: str,
     **options: Any,
 ) -> tuple[Gradient, State]:
-    """The direction of momentum_step, and what it keeps for the next step."""
+    """The direction of momentum_step, and the state for the next step."""
     if not isinstance(gradient, BodyFactors):
         gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
     averages = MomentumState.start(unitary, group["rank"], scaling=scaling)

@@ -19,15 +19,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class RotatedWeight(torch.nn.Module):
-    """W ↦ W R, with R the low-rank rotation of trainable body factors.
-
-    Parameters
-    ----------
-    left, right : torch.Tensor, shape (n, k)
-        What the body factors start from.
-    update : {"geodesic", "cayley", "polar"}
-        See :func:`low_rank_unitary`.
-    """
+    """W ↦ W R, with R the low-rank rotation of trainable body factors (n, k), by :func:`low_rank_unitary`."""
 
     def __init__(self, left: torch.Tensor, right: torch.Tensor, update: str) -> None:
         super().__init__()
@@ -36,12 +28,7 @@ class RotatedWeight(torch.nn.Module):
         self.update = update
 
     def rotation(self) -> LowRankRotation:
-        """R in thin form, I + left rightᴴ.
-
-        Returns
-        -------
-        LowRankRotation
-        """
+        """R in thin form, I + left rightᴴ."""
         body = BodyFactors(self.left, self.right)
         if self.update == "polar":
             return polar_rotation(body)
@@ -66,34 +53,26 @@ def low_rank_unitary(
     Parameters
     ----------
     module : torch.nn.Module
-        It is changed in place, by ``torch.nn.utils.parametrize``.
+        Changed in place, by ``torch.nn.utils.parametrize``, and returned.
     name : str
-        Of the parameter W, shape (m, n). Square and unitary, it stays unitary; of any other weight the
-        singular values stay.
+        Of the parameter W, shape (m, n). A unitary W stays unitary; any W keeps its singular values.
     rank : int
-        k, from 1 to n: R is a function of body factors (n, k), the only parameters that are trained.
+        k, from 1 to n: R is a function of body factors (n, k), the only trained parameters.
     update : {"geodesic", "cayley", "polar"}
         R = exp(skew(left rightᴴ)), its Cayley form, or polar(I + left rightᴴ).
     seed : int
-        Of the right factor at the start, which is orthonormal; the left one is zero, so that R starts at I.
-
-    Returns
-    -------
-    torch.nn.Module
-        The argument itself.
+        Of the initial right factor, which is orthonormal; the left one is zero, so that R is I.
 
     Raises
     ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
     AttributeError
         If the module has no parameter of that name.
 
     Notes
     -----
-    O(kmn) for each evaluation of the weight, by matrix products only, so that derivatives of any order exist
-    everywhere, at the start too. ``parametrize.remove_parametrizations(module, name)`` leaves W R as a plain
-    parameter, frozen as W was; ``parametrize.cached()`` evaluates the weight once for several uses.
+    O(kmn) for each evaluation of the weight, by matrix products only, so derivatives of any order exist
+    everywhere. ``parametrize.remove_parametrizations(module, name)`` leaves W R as a plain frozen parameter;
+    ``parametrize.cached()`` evaluates the weight once for several uses.
 
     References
     ----------

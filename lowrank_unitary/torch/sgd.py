@@ -24,42 +24,35 @@ class UnitarySGD(UnitaryOptimiser):
     lr : float or torch.Tensor
         Learning rate. For a unitary matrix the step size along the tangent part of the gradient.
     rank : int
-        k, the number of columns that a step of a unitary parameter has.
+        k, the number of columns of a step of a unitary parameter, and of its momentum.
     momentum : float
-        β: the buffer is β times the last one, plus the gradient. Of a unitary parameter it is a tangent in
-        the body frame, kept to the best k columns.
+        β: the buffer is β times the last one, plus the gradient. For a unitary parameter it is a tangent in
+        the body frame.
     nesterov : bool
-        Look ahead, as in ``torch.optim.SGD``.
+        As in ``torch.optim.SGD``.
     weight_decay : float
         For ordinary parameters. It would not change a unitary matrix.
     maximize : bool
         Ascend.
     update : {"geodesic", "cayley", "polar"}
-        How unitary parameters move: along the geodesic, or straight and projected back.
+        How unitary parameters move, as in :func:`lowrank_unitary.unitary_step`.
     heal : int
         Random probes in each step that contract the unitarity defect (:func:`lowrank_unitary.heal_unitary`).
     seed : int
-        Of the test matrices of the sketches. They are functions of it, of the position of the parameter and
-        of the number of steps taken; there is no other random state.
+        Of the random numbers, which also depend on the position of the parameter and on the number of steps
+        taken; there is no other random state.
     unitary : bool
-        Whether all parameters are unitary that are in no group that says otherwise.
+        Whether all parameters are unitary, unless their group says otherwise.
     check : bool
-        Whether the first step of each unitary parameter raises an error if four random probes find it far
-        from unitary: by more than rounding explains, at O(n²).
-
-    Raises
-    ------
-    TypeError, ValueError
-        For options outside the stated ranges, and unitary parameters that are not square; in a first step for
-        those that are not unitary.
+        Whether the first step of a unitary parameter raises an error if four random probes find it further
+        from unitary than rounding explains; O(n²).
 
     Notes
     -----
-    O(kn²) for a unitary parameter of size n. Gradients that layers have captured in factors
-    (:func:`unitary_linear`) are taken as they are and cleared; ``.grad`` stays until ``zero_grad``. In place,
-    also under autograd: a graph recorded before a step is refused in a later backward pass. Parameters
-    of one shape, dtype and device with up to 2¹⁶ entries are moved as a stack in one call. A NaN in the
-    gradient gives NaN in the parameter.
+    O(kn²) for a unitary parameter of size n. Gradients captured in factors (:func:`unitary_linear`) are used
+    as they are and cleared; ``.grad`` stays until ``zero_grad``. Steps are in place: torch refuses a backward
+    pass of a graph recorded before. Parameters of one shape, dtype and device with up to 2¹⁶ entries are
+    moved as a stack in one call. A NaN in the gradient gives NaN in the parameter.
 
     Examples
     --------
@@ -124,7 +117,7 @@ class UnitarySGD(UnitaryOptimiser):
     def direction(
         self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
     ) -> tuple[Gradient, State]:
-        """β times the last buffer plus the gradient, kept to k columns; with a look ahead for Nesterov."""
+        """β times the last buffer plus the gradient, kept to k columns; Nesterov's form on request."""
         if not group["momentum"]:
             return gradient, {}
         return averaged(

@@ -1,4 +1,4 @@
-"""Low-rank steps as functions of tensors, which reach the compiled kernels wherever torch is."""
+"""Low-rank steps as operators of torch, which use the compiled kernels also inside autograd."""
 
 from __future__ import annotations
 
@@ -26,14 +26,9 @@ def unitary_transport(
 
     Parameters
     ----------
-    unitary : torch.Tensor, shape (…, n, n)
-        U, unitary or orthogonal.
-    left, right : torch.Tensor, shape (…, n, k)
-        The step left @ rightᴴ in the ambient frame, sign and step size included.
-    update : {"geodesic", "cayley"}
-        See :func:`lowrank_unitary.transport_rotation`.
+    unitary, left, right, update : as for :func:`lowrank_unitary.unitary_transport`
     core : {"auto", "gram", "orthonormal"}
-        As there; ``"auto"`` chooses by value on the CPU also inside autograd, torch.compile and vmap. The
+        As there, but ``"auto"`` chooses by value on the CPU also inside autograd, torch.compile and vmap. The
         derivative does not depend on it.
     overwrite_unitary : bool
         Write the result into `unitary`, which must not be part of a recorded step.
@@ -41,23 +36,19 @@ def unitary_transport(
     Returns
     -------
     torch.Tensor, shape (…, n, n)
-        U exp(skew(Uᴴ left rightᴴ)), with the dtype of U: `unitary` itself where it is overwritten, else
-        new and contiguous.
+        With the dtype of U: `unitary` itself where it is overwritten, else new and contiguous.
 
     Raises
     ------
-    TypeError, ValueError
-        For arguments that do not fit together.
     RuntimeError
         If `unitary` was to be overwritten where autograd records the step.
 
     Notes
     -----
-    Where the compiled kernels take a matrix, they also take it inside autograd, ``torch.compile`` and
-    ``torch.func``; a U of other strides is copied first. The derivative on the CPU is
-    :func:`lowrank_unitary.unitary_transport_vjp`, exact to rounding at every step size. On a GPU, for second
-    derivatives, in forward mode, and where ``torch.func`` is called inside a compiled function it is that of
-    the Gram core, as for :func:`lowrank_unitary.unitary_transport`. No healing.
+    The compiled kernels run also inside autograd, ``torch.compile`` and ``torch.func``; a U of other strides
+    is copied first. The derivative on the CPU is :func:`lowrank_unitary.unitary_transport_vjp`, exact to
+    rounding at every step size. On a GPU, for second derivatives, in forward mode, and for ``torch.func``
+    inside a compiled function it is that of the Gram core. No healing.
 
     Examples
     --------
@@ -88,27 +79,7 @@ def polar_projection(
 
     Parameters
     ----------
-    unitary : torch.Tensor, shape (…, n, n)
-        U, unitary or orthogonal.
-    left, right : torch.Tensor, shape (…, n, k)
-        The step left @ rightᴴ in the ambient frame, sign and step size included.
-    core : {"auto", "gram", "orthonormal"}
-        As for :func:`unitary_transport`.
-    overwrite_unitary : bool
-        Write the result into `unitary`, which must not be part of a recorded step.
-
-    Returns
-    -------
-    torch.Tensor, shape (…, n, n)
-        U polar(I + Uᴴ left rightᴴ), with the dtype of U: `unitary` itself where it is overwritten, else new
-        and contiguous.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit together.
-    RuntimeError
-        If `unitary` was to be overwritten where autograd records the step.
+    unitary, left, right, core, overwrite_unitary : as for :func:`unitary_transport`
 
     Notes
     -----
@@ -145,7 +116,7 @@ def _applied(
                 f"{name} must be a torch tensor, got {type(x).__name__}: the functions of lowrank_unitary "
                 f"itself take arrays of other kinds."
             )
-    # The common case passes at a glance: all checks together take as long as a small step.
+    # All checks together take as long as a small step: a short test for the common case.
     batch = tuple(unitary.shape[:-2])
     if not _fit(unitary, left, right):
         xp = validate.namespace_of(**given)

@@ -1,4 +1,4 @@
-"""How far a matrix is from unitary, and how to repair it."""
+"""The unitarity defect, and its repair."""
 
 from __future__ import annotations
 
@@ -14,27 +14,19 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        The matrix in question.
     probes : int, optional
         None: exact, at O(n³). p: estimated from p random vectors, at O(pn²).
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the probes.
+    rng : as for :func:`svd_sketch`
 
     Returns
     -------
     array, shape (…)
-        Real, one number per matrix, in the precision that the small core works in.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
+        Real, one number per matrix, in the precision of the core.
 
     Notes
     -----
-    Computed in double precision for single-precision data. The estimate is the root of an unbiased
-    estimate of the square, the mean of ‖Uᴴ(Uz) − z‖² over p standard normal z. Compare across sizes
-    after division by √n. Rounding a unitary matrix to a dtype costs about 0.3·eps·√n already.
+    The estimate is the root of the mean of ‖Uᴴ(Uz) − z‖² over p standard normal z, unbiased for the square.
+    Compare across sizes after division by √n. Rounding a unitary matrix to its dtype gives about 0.3·eps·√n.
 
     Examples
     --------
@@ -52,34 +44,24 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     if p == 0:
         raise ValueError("probes must be 1 or more, or None for the exact defect, got 0.")
     test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
-    _, seen = pull_back(xp, unitary, test[..., :0], test)
-    return xp.linalg.matrix_norm(seen - test) / math.sqrt(p)
+    _, image = pull_back(xp, unitary, test[..., :0], test)
+    return xp.linalg.matrix_norm(image - test) / math.sqrt(p)
 
 
 def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
-    """Whether ‖UᴴU − I‖_F ≤ atol.
+    """Whether ‖UᴴU − I‖_F ≤ atol, at O(n³).
 
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        The matrix in question.
     atol : float, optional
-        By default what rounding explains for a fresh matrix: c(n, 1)·eps, about 19·√n·eps of the dtype. A
-        matrix that took s steps without healing has drifted by about 0.3·eps·√(n s).
+        By default c(n, 1)·eps, about 19·√n·eps of the dtype, the bound for rounding of a fresh matrix. After
+        s steps without healing the defect is about 0.3·eps·√(n s).
 
     Returns
     -------
     array of bool, shape (…)
         False for a matrix that holds NaN.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that is not a stack of square matrices.
-
-    Notes
-    -----
-    O(n³).
 
     Examples
     --------
@@ -95,29 +77,22 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
 
 
 def reunitarize(unitary: Array, /) -> Array:
-    """Repair: the nearest unitary matrix.
+    """Repair: the nearest unitary matrix, the polar factor.
 
     Parameters
     ----------
     unitary : array, shape (…, n, n)
-        A matrix near a unitary one, or any square matrix.
+        Any square matrix.
 
     Returns
     -------
     array, shape (…, n, n)
-        The unitary polar factor, with the dtype of the argument.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that is not a stack of square matrices.
 
     Notes
     -----
-    O(n³). Where the defect d can be read and d² ≤ eps, one Newton–Schulz step U(3I − UᴴU)/2 (two products;
-    it leaves ¾d²); otherwise an SVD and then such a step, since the product of the singular vectors alone
-    is unitary to about n·eps (30·√n·eps at n = 1000) and not to rounding. A matrix that holds NaN gives
-    NaN. Where it is singular the nearest unitary matrix is not unique and one of them is returned.
+    O(n³). Where the defect d can be read and d² ≤ eps, one Newton–Schulz step U(3I − UᴴU)/2, which leaves
+    ¾d². Otherwise an SVD and then such a step: the product of the singular vectors is unitary only to about
+    n·eps (30·√n·eps at n = 1000). For a singular matrix the result is one of several nearest ones.
 
     References
     ----------

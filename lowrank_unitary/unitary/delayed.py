@@ -1,4 +1,4 @@
-"""Delayed rotations: accumulate thin factors, touch the n×n matrix once every few steps."""
+"""Delayed rotations: accumulate thin factors, write the n×n matrix once every few steps."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .heal import healing_rotation, orthonormal_probes
 
 
 class DelayedUnitary(NamedTuple):
-    """A unitary matrix as ``base @ (I + left rightᴴ)``, the second factor gathering the latest steps.
+    """A unitary matrix as ``base @ (I + left rightᴴ)``, with the latest steps in the second factor.
 
-    Immutable: every method returns a new value. Start with ``DelayedUnitary(U)``.
+    Immutable: every method returns a new value. Make one with ``DelayedUnitary(U)``.
 
     Attributes
     ----------
     base : array, shape (…, n, n)
         The matrix as of the last flush.
     rotation : LowRankRotation or None
-        What has happened since; None for nothing.
+        The steps since; None for none.
 
     Notes
     -----
-    A rotation of width w after accumulated width v costs 4nvw operations and leaves the n×n matrix alone;
-    products with m vectors cost 2n²m + 4nvm. One flush costs one read and one write of the n×n matrix,
-    as much as one plain step: flush when v has grown to a few dozen.
+    A rotation of width w after accumulated width v costs 4nvw operations, products with m vectors
+    2n²m + 4nvm. A flush costs one read and one write of the n×n matrix, as a plain step: flush when v is a
+    few dozen.
 
     Examples
     --------
@@ -51,18 +51,7 @@ class DelayedUnitary(NamedTuple):
     rotation: LowRankRotation | None = None
 
     def rotate(self, rotation: LowRankRotation, /) -> DelayedUnitary:
-        """Multiply from the right by a rotation, at O(n) cost.
-
-        Parameters
-        ----------
-        rotation : LowRankRotation
-            left and right of shape (…, n, w).
-
-        Returns
-        -------
-        DelayedUnitary
-            With the rotation behind those accumulated before.
-        """
+        """Multiply from the right by a rotation, at O(n), after those accumulated before."""
         left, right = checked_rotation(rotation)
         xp = validate.namespace_of(base=self.base, left=left, right=right)
         n = validate.square("base", self.base)
@@ -75,18 +64,7 @@ class DelayedUnitary(NamedTuple):
         )
 
     def matmul(self, x: Array, /) -> Array:
-        """The product U x without forming U.
-
-        Parameters
-        ----------
-        x : array, shape (…, n, m)
-            Column vectors.
-
-        Returns
-        -------
-        array, shape (…, n, m)
-            With the wider dtype of the base and x.
-        """
+        """The product U x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         if self.rotation is not None:
@@ -95,18 +73,7 @@ class DelayedUnitary(NamedTuple):
         return astype(xp, product(xp, self.base, x), dtype)
 
     def adjoint_matmul(self, x: Array, /) -> Array:
-        """The product Uᴴ x without forming U.
-
-        Parameters
-        ----------
-        x : array, shape (…, n, m)
-            Column vectors.
-
-        Returns
-        -------
-        array, shape (…, n, m)
-            With the wider dtype of the base and x.
-        """
+        """The product Uᴴ x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         y = adjoint_product(xp, self.base, x)
@@ -118,18 +85,7 @@ class DelayedUnitary(NamedTuple):
     def flush(self, *, heal: int = 0, rng: RNG = None) -> DelayedUnitary:
         """Multiply the accumulated rotation into the base.
 
-        Parameters
-        ----------
-        heal : int
-            Number p of random probes: the defect of the base contracts by about 1 − p/n at the same time
-            (:func:`heal_unitary`), at one further read of the base.
-        rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-            Source of the probes.
-
-        Returns
-        -------
-        DelayedUnitary
-            The same matrix with ``rotation=None``.
+        `heal` and `rng` as for :func:`unitary_step`; healing costs one further read of the base.
         """
         rotation = self.rotation
         if heal:

@@ -1,4 +1,4 @@
-"""A matrix in two half-precision arrays: what rounding to half precision drops is kept in the second."""
+"""A matrix in two half-precision arrays: the second one keeps the rounding error of the first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ class CompensatedUnitary(NamedTuple):
     """A matrix as ``high + low * eps / 2``, both arrays in float16 or both in bfloat16.
 
     Make one with :meth:`split`; :meth:`single` gives the matrix in float32, to be moved and split again.
-    Four bytes an entry, as float32 takes, of which `high` serves fast products in half precision without a
-    copy.
+    It takes four bytes an entry, as float32 does; `high` serves fast products without a copy.
 
     Attributes
     ----------
     high : array, shape (…, n, n)
         The matrix rounded to half precision.
     low : array, shape (…, n, n)
-        What that left out, in units of eps/2 of the dtype, rounded too.
+        The remainder in units of eps/2 of the dtype, rounded too.
 
     Notes
     -----
@@ -46,24 +45,7 @@ class CompensatedUnitary(NamedTuple):
 
     @classmethod
     def split(cls, unitary: Array, dtype: Any, /) -> CompensatedUnitary:
-        """Round a float32 matrix to half precision and keep the remainder.
-
-        Parameters
-        ----------
-        unitary : array, shape (…, n, n)
-            In float32.
-        dtype : dtype of the namespace
-            float16 or bfloat16.
-
-        Returns
-        -------
-        CompensatedUnitary
-
-        Raises
-        ------
-        TypeError
-            For another dtype on either side.
-        """
+        """Round a float32 matrix (…, n, n) to `dtype`, float16 or bfloat16, and keep the remainder."""
         xp = validate.namespace_of(unitary=unitary)
         if unitary.dtype != xp.float32:
             raise TypeError(f"unitary must be float32, got {unitary.dtype}: cast it first.")
@@ -74,12 +56,7 @@ class CompensatedUnitary(NamedTuple):
         return cls(high, xp.astype(rest, high.dtype))
 
     def single(self) -> Array:
-        """The matrix in float32.
-
-        Returns
-        -------
-        array, shape (…, n, n)
-        """
+        """The matrix in float32, (…, n, n)."""
         xp = validate.namespace_of(high=self.high, low=self.low)
         low = xp.astype(self.low, xp.float32) * (0.5 * eps(xp, self.high.dtype))
         return xp.astype(self.high, xp.float32) + low

@@ -1,4 +1,4 @@
-"""Healing: what rounding has done to a unitary matrix, removed along random directions at O(pn²)."""
+"""Healing: remove the unitarity defect along random directions, at O(pn²)."""
 
 from __future__ import annotations
 
@@ -26,27 +26,21 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
         U, nearly unitary.
     probes : int
         p, from 1 to n: the defect's Frobenius norm contracts by about 1 − p/n.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of the random directions; fresh ones are needed at every call.
+    rng
+        As for :func:`svd_sketch`; every call needs new directions.
 
     Returns
     -------
     array, shape (…, n, n)
         The healed matrix, with the dtype of U.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
-    With orthonormal probes Z, D = Uᴴ(UZ) − Z and S = ZᴴD, the result is U(I − ½[Z(D − ZS)ᴴ + DZᴴ]): to
-    first order it removes the block of the defect on range(Z) and both cross blocks. (The bracket is
-    divided by √(1 + ‖D‖²), so that a large defect shrinks too; :func:`reunitarize` removes one at once.) The
-    floor is rounding, about eps·√n, or about 0.3·eps·n/√2 beside one step for every call. U is read twice and
-    written once. The same within a step costs no further read: ``heal=`` of :func:`unitary_step`,
-    :func:`unitary_transport` and :func:`polar_projection`.
+    With orthonormal probes Z, D = Uᴴ(UZ) − Z and S = ZᴴD, the result is U(I − ½[Z(D − ZS)ᴴ + DZᴴ]), the
+    bracket divided by √(1 + ‖D‖²): to first order it removes all of the defect that touches range(Z). The
+    floor is rounding, about eps·√n, or 0.3·eps·n/√2 with one step for every call. U is read twice and written
+    once; within a step (``heal=`` of :func:`unitary_step`) there is no further read. :func:`reunitarize`
+    removes a large defect at once.
 
     Examples
     --------
@@ -61,31 +55,31 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     xp = validate.namespace_of(unitary=unitary)
     validate.square("unitary", unitary)
     Z = orthonormal_probes(xp, unitary, probes, rng, "probes")
-    _, seen = pull_back(xp, unitary, Z[..., :0], Z)
-    healing = healing_rotation(xp, Z, seen)
+    _, image = pull_back(xp, unitary, Z[..., :0], Z)
+    healing = healing_rotation(xp, Z, image)
     return rotate_rows(xp, unitary, healing.left, healing.right)
 
 
 def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG, name: str) -> Array:
-    """Z: random orthonormal columns to look at U along."""
+    """Z: random orthonormal columns."""
     n = unitary.shape[-1]
     if not 1 <= validate.count(name, probes) <= n:
         least = 0 if name == "heal" else 1
         raise ValueError(f"{name} must be between {least} and n = {n}, got {probes}.")
     Z = random_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng, PROBES)
-    # One column needs no QR, which takes a fifth of the time of a small step.
+    # A QR would take a fifth of the time of a small step.
     return Z / xp.linalg.matrix_norm(Z, keepdims=True) if probes == 1 else qr(xp, Z)[0]
 
 
-def healing_rotation(xp: Namespace, Z: Array, seen: Array) -> LowRankRotation:
+def healing_rotation(xp: Namespace, Z: Array, image: Array) -> LowRankRotation:
     """The thin right factor of heal_unitary, from Z and Uᴴ(UZ); unitary only as far as U is.
 
-    Divided by √(1 + ‖D‖²) the correction is the same to second order, and shorter than the matrix however
-    large the defect is: a matrix far from unitary is brought nearer and not thrown beyond.
+    The division by √(1 + ‖D‖²) changes nothing to second order and bounds the correction, so that a large
+    defect shrinks too.
     """
-    D = seen - Z
+    D = image - Z
     S = adjoint_product(xp, Z, D)
-    # Squares and not the square of a norm, which has no derivative at D = 0.
+    # A norm has no derivative at D = 0.
     squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D
     shortened = -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True))
     return LowRankRotation(hstack(xp, Z, D), shortened * hstack(xp, D - thin_product(xp, Z, S), Z))

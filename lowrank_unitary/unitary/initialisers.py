@@ -1,4 +1,4 @@
-"""Where unitary matrices come from: the Haar measure, and the starts of recurrent networks."""
+"""Initialisers: Haar-distributed matrices, and initial matrices of recurrent networks."""
 
 from __future__ import annotations
 
@@ -29,24 +29,20 @@ def random_unitary(
         Size.
     dtype : dtype of the namespace, optional
         float16, bfloat16, float32, float64, complex64 or complex128; by default that of the namespace,
-        float64 for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without x64.
+        float64 for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without
+        ``jax_enable_x64``.
     batch : tuple of int
         Leading axes.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of randomness; the same seed gives the same matrix on every namespace, to rounding.
+    rng
+        As for :func:`svd_sketch`; a seed gives the same matrix on every namespace, to rounding.
     xp : namespace
         numpy, torch, jax.numpy, cupy, …
     device : device of the namespace, optional
-        Where the result is to live.
+        Device of the result.
 
     Returns
     -------
     array, shape (…, n, n)
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
 
     Notes
     -----
@@ -87,33 +83,18 @@ def henaff_unitary(
 ) -> Array:
     """Block-diagonal plane rotations by angles uniform in [−π, π].
 
-    A start for recurrent networks that must remember (the copying problem).
+    An initial matrix for recurrent networks with long memory (the copying problem).
 
     Parameters
     ----------
     n : int
-        Size; where it is odd the last row and column are those of the identity.
-    dtype : dtype of the namespace, optional
-        float16, bfloat16, float32, float64, complex64 or complex128; by default that of the namespace,
-        float64 for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without x64.
-    batch : tuple of int
-        Leading axes.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of randomness.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
+        Size; for odd n the last row and column are those of the identity.
+    dtype, batch, rng, xp, device : as for :func:`random_unitary`
 
     Returns
     -------
     array, shape (…, n, n)
         exp of a block-diagonal skew-symmetric matrix, determinant 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
 
     References
     ----------
@@ -143,32 +124,14 @@ def cayley_unitary(
     Parameters
     ----------
     n : int
-        Size; where it is odd the last row and column are those of the identity.
-    dtype : dtype of the namespace, optional
-        float16, bfloat16, float32, float64, complex64 or complex128; by default that of the namespace,
-        float64 for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without x64.
-    batch : tuple of int
-        Leading axes.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of randomness.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
+        Size; for odd n the last row and column are those of the identity.
+    dtype, batch, rng, xp, device : as for :func:`random_unitary`
 
     Returns
     -------
     array, shape (…, n, n)
-        (I + A)⁻¹(I − A) with 2×2 blocks [[0, s], [−s, 0]] in A, s = tan(t/2), t uniform in [0, π/2].
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a size, batch or dtype outside the stated ranges.
-
-    Notes
-    -----
-    Such a block of the transform is the rotation by t in closed form; no system is solved.
+        (I + A)⁻¹(I − A) with 2×2 blocks [[0, s], [−s, 0]] in A, s = tan(t/2), t uniform in [0, π/2]: the
+        rotations by t, in closed form.
 
     References
     ----------
@@ -199,11 +162,11 @@ def _plane_rotations(
     sizes = tuple(validate.count("batch", size) for size in batch)
     pairs = n // 2
     dtype, wide = like.dtype, core_dtype(xp, real_dtype(xp, like.dtype))
-    # One column of angles for every matrix, made where the matrix is to live: the key may be a traced one.
+    # One column of angles for every matrix, on the device of the result: the key may be traced.
     angles = uniform_block(xp, (*sizes, pairs, 1), xp.empty((0,), dtype=wide, device=device), rng, START)
     angles = low + (high - low) * angles
     cosines, sines = xp.cos(angles), xp.sin(angles)
-    # Entry (j, j) and entry (j + 1, j) of every column j; an odd last one is that of the identity.
+    # Entries (j, j) and (j + 1, j) of every column j; an odd last one is that of the identity.
     odd = (*sizes, n % 2)
     on, below = (
         astype(

@@ -1,7 +1,6 @@
 """Kernels for numpy arrays and for torch tensors on a CPU, compiled by numba.
 
-In come a row-major matrix and thin factors; out go products with them, the matrix moved, and random numbers.
-Every kernel is serial; threads share the matrices of a stack, or the rows.
+Matrices are row-major. Every kernel is serial; threads share the matrices of a stack, or the rows.
 """
 
 from .rows import (

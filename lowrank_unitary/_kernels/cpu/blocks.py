@@ -1,10 +1,9 @@
-"""Serial kernels on real rows, register-blocked: a few rows at a time, with thin columns in fours and twos.
+"""Serial kernels on real rows with register blocking: a few rows times four or two thin columns.
 
-A block of rows and columns makes twelve to sixteen multiply-adds of seven or eight loads, at which the
-arithmetic units and not the caches set the pace. Dot products have three rows to four columns: their twelve
-sums and four operands fill the sixteen vector registers of AVX2, and with a fourth row, where sums are stored
-and loaded again at every turn, they took 1.6 times as long. Inner loops run over one-dimensional views: with
-two indices they are not vectorised.
+A block makes twelve to sixteen multiply-adds of seven or eight loads, which is bound by arithmetic and not by
+the caches. Dot products use 3×4 blocks: twelve sums and four operands fill the sixteen vector registers of
+AVX2; a fourth row spilled sums in every iteration and took 1.6 times as long. Inner loops run over
+one-dimensional views: with two indices they are not vectorised.
 """
 
 from __future__ import annotations
@@ -18,27 +17,28 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]
 Range = tuple[int, int]
 
-# Long sums are made of partial sums over this many rows, whose rounding errors do not grow with n.
+# Rows of a partial sum: its rounding error does not grow with n.
 _ROWS = 128
-# Rows that are looked at by the probes before they are summed: they are still in the second-level cache.
+# Rows multiplied with the probes before they are summed: cache blocking for the second-level cache.
 _PANEL = 16
-# Bytes of the rows that are looked at before they are changed, at least a block: a part of the same cache.
+# Bytes of a panel of rows between their dot products and their update, at least a block: a part of the same
+# cache.
 _PANEL_BYTES = 1 << 16
-# Bytes of a row below which rows are read through once before they are used: four short rows at a time are no
-# order in which memory is fetched ahead.
+# Bytes of a row below which rows are read once before use: the hardware does not prefetch four short rows at
+# a time.
 _SHORT = 4096
-# Columns at a time: few enough for the blocks of thin columns to stay in the first-level cache; of very few
-# thin columns longer ones, since memory is read faster the longer one reads on.
+# Columns at a time: blocks of thin columns stay in the first-level cache; longer for few thin columns, since
+# long contiguous reads are faster.
 _COLUMNS = 1024
 _FEW, _LONG = 4, 4096
-# Columns that rows of scratch are longer than what they hold: rows a multiple of 4096 bytes apart make the
-# processor take a load for one of what it is just storing, which costs a quarter of the speed.
+# Padding of scratch rows, in columns: 4096 bytes apart a load is taken to alias a pending store; false store
+# forwarding costs a quarter of the speed.
 _APART = 32
 
-# Sums may be reordered, or they would not vectorise. Not the whole of fastmath, which denies NaN.
+# Sums must be reordered to be vectorised. Full fastmath would assume that there are no NaN.
 sums = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-# Not reordered: the change of a row is summed up first, and rounded into the row once. Two roundings of every
-# entry in place of one were seen to raise the drift from unitarity by half.
+# Not reordered: the change of a row is summed first and rounded into the row once. A second rounding of every
+# entry raised the drift from unitarity by half.
 updates = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 
 
@@ -48,7 +48,7 @@ def gather(
 ) -> None:
     """total[s, j] += Σ_i weights[s, i, j] · matrices[s, i], for a range of matrices and of their rows.
 
-    Weights from column `given` on are made on the way: the products of the row with the probes.
+    Weights from column `given` on are the products of the row with the probes.
     """
     columns = matrices.shape[2]
     made = probes.shape[1]
@@ -80,10 +80,10 @@ def look(matrices: Floats, left: Floats, out: Floats, where: Range, rows: Range)
     """out[s, i, j] = matrices[s, i] · left[s, j], for ranges of s and i."""
     panel = _panel(matrices.shape[2] * matrices.itemsize, left.shape[1])
     for s in range(where[0], where[1]):
-        seen, along, dots = matrices[s], left[s], out[s]
+        matrix, along, dots = matrices[s], left[s], out[s]
         for i in range(rows[0], rows[1], panel):
             last = min(i + panel, rows[1])
-            _dot_rows(seen[i:last], along, dots[i:last])
+            _dot_rows(matrix[i:last], along, dots[i:last])
 
 
 @updates
@@ -98,7 +98,7 @@ def rotate(
     many = columns * matrices.itemsize < _SHORT and where[1] - where[0] > 1
     for s in range(where[0], where[1]):
         moved, along, to = out[s], left[s], right[s]
-        # Always on rows of one array: of two that may be the same one nothing is vectorised.
+        # Always on rows of one array: possible aliasing of two would prevent vectorisation.
         if in_place and many:
             change[0, _COLUMNS] = _read_through(moved)
         for i in range(rows[0], rows[1], panel):
@@ -120,15 +120,15 @@ def rotate(
 
 @numba.njit(nogil=True, cache=True)
 def _panel(row_bytes: int, width: int) -> int:
-    """A block of rows of a large matrix, more of a small one: every call costs something."""
-    # Four columns take three rows, two of them or one take four.
+    """The rows of a panel: a block of a large matrix, more of a small one to save calls."""
+    # Blocks of 3×4, 4×2 and 4×1.
     block = 4 if width < 4 else 12 if width % 4 else 3
     return max(block, min(60, _PANEL_BYTES // row_bytes // block * block))
 
 
 @sums
 def _read_through(rows: Floats) -> float:
-    """Fetch rows into the cache; the sum of what was looked at, so that it is looked at."""
+    """Fetch rows into the cache; the returned sum keeps the loads from being optimised away."""
     total = rows.dtype.type(0)
     line = 64 // rows.itemsize
     for i in range(rows.shape[0]):
@@ -284,7 +284,7 @@ def _dot_rows(rows: Floats, left: Floats, dots: Floats) -> None:
 def _dot_each(
     rows: Floats, top: int, left: Floats, start: int, stop: int, first: int, last: int, dots: Floats
 ) -> None:
-    """The rows that are left over, one after the other."""
+    """The remaining rows, one by one."""
     for i in range(top, rows.shape[0]):
         for j in range(start, stop):
             row, column = rows[i, first:last], left[j, first:last]
@@ -296,7 +296,7 @@ def _dot_each(
 
 @updates
 def _change_by_two(rows: Floats, dots: Floats, u: Floats, v: Floats) -> None:
-    """rows[i] += dots[i, 0] · u + dots[i, 1] · v, one row after the other: memory likes long writes."""
+    """rows[i] += dots[i, 0] · u + dots[i, 1] · v, row by row for long contiguous writes."""
     for i in range(rows.shape[0]):
         row, p, q = rows[i], dots[i, 0], dots[i, 1]
         for m in range(row.shape[0]):
@@ -325,9 +325,9 @@ def _change_rows(rows: Floats, dots: Floats, right: Floats, change: Floats) -> N
         x, y, z = change[0, :length], change[1, :length], change[2, :length]
         for i in range(0, whole, 3):
             a0, a1, a2 = rows[i, first:last], rows[i + 1, first:last], rows[i + 2, first:last]
-            # The first four columns start the change, and the last ones take it to the rows.
+            # The first four columns initialise the change, the last ones add it to the rows.
             for j in range(0, width, 4):
-                # Beyond the last column it stands again, with weight zero.
+                # Beyond the last column it is repeated with weight zero.
                 f, g, h = min(j + 1, width - 1), min(j + 2, width - 1), min(j + 3, width - 1)
                 s, t = right[j, first:last], right[f, first:last]
                 u, v = right[g, first:last], right[h, first:last]

@@ -1,4 +1,4 @@
-"""Normal numbers by counters, compiled; what they are is said in _linalg/random.py."""
+"""Normal numbers by counters, compiled; defined in _linalg/random.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _plain = numba.njit(nogil=True, cache=True)
 
 @_plain
 def _threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
-    # Every sum is brought back to 32 bits: numba's are wider.
+    # Every sum is reduced to 32 bits: numba's are wider.
     k2 = np.uint32(k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     x0, x1 = np.uint32(x0 + k0), np.uint32(x1 + k1)
     for group in range(5):

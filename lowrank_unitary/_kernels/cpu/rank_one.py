@@ -1,8 +1,8 @@
 """A whole step of rank one, compiled: U (I + L Rᴴ) from U and the two columns of the step, in closed form.
 
-With c = Uᴴa and b the step c bᴴ lives on the plane of the orthonormal q₁ = b/‖b‖ and q₂, the rest of c.
-There it is the matrix [[u, 0], [v, 0]] with u = ‖b‖ q₁ᴴc and v = ‖b‖ ‖c − q₁q₁ᴴc‖ ≥ 0, and the rotation is a
-function of these two numbers. Thin columns are complex128 here whatever U is: they are O(n) beside O(n²).
+With c = Uᴴa, the step c bᴴ acts on the plane of the orthonormal q₁ = b/‖b‖ and q₂, along c − q₁q₁ᴴc, as the
+matrix [[u, 0], [v, 0]] with u = ‖b‖ q₁ᴴc and v = ‖b‖ ‖c − q₁q₁ᴴc‖ ≥ 0. The rotation is a function of u and v.
+Thin columns are complex128 for every dtype of U: O(n) work next to O(n²).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _GEODESIC, _CAYLEY, _POLAR = range(len(UPDATES))
 
 # Norms of columns beyond which squares of products leave the range of double precision …
 _LARGEST = 1e70
-# … and, with room, the sums of the entries of those that are given.
+# … and, with a margin, such sums of the entries of given columns.
 _SMALLEST_GIVEN, _LARGEST_GIVEN = 1e-60, 1e60
-# The smallest inner product of unit columns that another orthogonalisation would still improve on.
+# The smallest inner product of unit columns that a second orthogonalisation reduces.
 _SQUARE = 1e-14
 
 _plain = numba.njit(nogil=True, cache=True)
@@ -33,10 +33,7 @@ _plain = numba.njit(nogil=True, cache=True)
 
 @_plain
 def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, complex, complex]:
-    """The 2×2 matrix f([[u, 0], [v, 0]]) − I, row by row, for the geodesic, Cayley or polar f.
-
-    Nothing of the size of 1 is subtracted: the result has small errors relative to itself.
-    """
+    """The 2×2 matrix f([[u, 0], [v, 0]]) − I for the geodesic, Cayley or polar f, without cancellation."""
     if update == _POLAR:
         # A = [[d, 0], [v, 1]] with d = 1 + u has the factor (A + e adj(A)ᴴ)/t with e = d/|d|, t = tr (AᴴA)^½.
         d = 1.0 + u
@@ -45,7 +42,7 @@ def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, c
         t = math.hypot(g, v)
         shorter = -v * (v / (t * (g + t)))
         if size == 0.0:
-            # Singular: every e of size 1 will do.
+            # Singular: any e of modulus 1.
             return complex(shorter), complex(-v / t), complex(v / t), complex(shorter)
         turn = complex(d.real / size, d.imag / size)
         turned = turn - 1.0
@@ -56,7 +53,7 @@ def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, c
     mu = 0.5 * u.imag
     half = 0.5 * v
     if update == _CAYLEY:
-        # Ω (I − Ω/2)⁻¹, whose determinant is not below 1.
+        # Ω (I − Ω/2)⁻¹, with a determinant of 1 or more.
         determinant = complex(1.0 + 0.25 * half * half, -mu)
         p = complex(0.0, 2.0 * mu)
         inner, side, corner = complex(1.0), complex(-0.5 * half), complex(1.0, -mu)
@@ -101,10 +98,7 @@ def _scale(x: Numbers, factor: float) -> None:
 
 @_plain
 def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
-    """L and R, as rows, such that I + L Rᴴ is the rotation of c bᴴ; False where they are out of range.
-
-    c and b are overwritten.
-    """
+    """L and R, as rows, of the rotation of c bᴴ; False where they are out of range. Overwrites c and b."""
     left[:] = 0.0
     right[:] = 0.0
     beta, size = _norm(b), _norm(c)
@@ -127,7 +121,7 @@ def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
     across = _norm(c)
     if across > 0.0:
         _scale(c, 1.0 / across)
-        # What is left of collinear columns is rounding, and has to be made orthogonal afresh.
+        # For collinear columns rounding remains, which is orthogonalised again.
         for _ in range(4):
             more = _inner(b, c)
             if more.real * more.real + more.imag * more.imag <= _SQUARE * _SQUARE:
@@ -151,10 +145,7 @@ def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
 
 @_plain
 def rotations(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
-    """The rotations of stacks of columns (s, n), as stacks of rows (s, 2, n), all complex128.
-
-    False where one of them is out of range.
-    """
+    """The rotations of columns (s, n), as rows (s, 2, n), all complex128; False where one is out of range."""
     usable = True
     for s in range(c.shape[0]):
         usable &= _rotation(c[s], b[s], update, left[s], right[s])
@@ -163,7 +154,7 @@ def rotations(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
 
 @sums
 def _size(column: Numbers) -> float:
-    """The sum of the sizes of all parts of all entries; NaN or infinity where one of them is."""
+    """The sum of the absolute parts of all entries; NaN or infinity where one of them is."""
     total = 0.0
     for m in range(column.shape[0]):
         total += abs(float(column[m, 0].real)) + abs(float(column[m, 0].imag))
@@ -182,11 +173,7 @@ def usable(left: Numbers, right: Numbers) -> bool:
 
 @_plain
 def weigh(left: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> None:
-    """The first columns of a stack as weights of real rows, scaled to a size near 1 by powers of two.
-
-    A product with a unitary matrix then neither overflows nor loses digits below the normal range. Probes are
-    laid out beside them.
-    """
+    """The first columns as weights of real rows, scaled as by thin.scaled_columns; and probes."""
     stack, n, _ = left.shape
     parts = probes.shape[2] // n
     for s in range(stack):
@@ -207,10 +194,7 @@ def _power(column: Numbers) -> float:
 
 @_plain
 def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
-    """Real rows whose dot products with a row seen as real are the parts of row · x.
-
-    They are the parts of xᴴ and of i xᴴ as well, along which a row moves by a product with xᴴ.
-    """
+    """Real rows whose dot products with a row read as real are the parts of row · x, as real.dual_rows."""
     for m in range(x.shape[0]):
         if parts == 1:
             rows[0, m] = x[m].real
@@ -243,11 +227,10 @@ def turn(
     left: Numbers,
     right: Numbers,
 ) -> None:
-    """From the sums over the rows of every U of a stack to the rows that move it.
+    """From the sums over the rows of every U of a stack to the thin rows that move it.
 
-    With a probe z, whose sums follow, the correction of the defect along it comes first
-    (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ). All is NaN where c is out of range for columns that are
-    not: U holds NaN, or is nowhere near unitary.
+    With a probe z, whose sums follow, healing comes first (unitary.healing_rotation), (I + H₁H₂ᴴ)(I + LRᴴ).
+    All is NaN where c is out of range and the columns are not: U holds NaN, or is far from unitary.
     """
     stack, n, _ = right_column.shape
     parts = left.shape[2] // n
@@ -270,7 +253,7 @@ def turn(
             d[m] -= z[m]
         shortened = -0.5 / math.sqrt(1.0 + _norm(d) ** 2)
         inside = _inner(z, d)
-        # c and b are free again: the right factors of the correction.
+        # c and b are reused for the right factors of the correction.
         for m in range(n):
             c[m] = shortened * (d[m] - z[m] * inside)
             b[m] = shortened * z[m]
@@ -293,22 +276,22 @@ def steps(
     out: Numbers,
     in_place: bool,
 ) -> bool:
-    """Move a stack matrix by matrix, each staying in cache from its first traversal to its last.
+    """Move a stack matrix by matrix, each in cache for both traversals.
 
-    One call for all of it: entering compiled code costs as much as the arithmetic of a small matrix. False,
-    and nothing is written, where a column is out of range.
+    One call for a stack: entering compiled code costs as much as a small matrix. False, and nothing is
+    written, where a column is out of range.
     """
     if not usable(left, right):
         return False
     count, n, columns = matrices.shape
-    parts, looked = columns // n, probe.shape[2]
-    width = parts * (1 + looked)
+    parts, made = columns // n, probe.shape[2]
+    width = parts * (1 + made)
     weights = np.empty((1, n, width), matrices.dtype)
-    probes = np.empty((1, parts * looked, columns), matrices.dtype)
+    probes = np.empty((1, parts * made, columns), matrices.dtype)
     total = np.empty((1, width, columns), matrices.dtype)
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)
-    # Not literals: to the compiler these would be other types, and `gather` and `rotate` other functions.
+    # Not literals, which numba types differently and would compile `gather` and `rotate` for again.
     top = 0 * n
     alone, rows = (top, top + 1), (top, n)
     for s in range(count):

@@ -1,7 +1,7 @@
 """Stacks of complex rows as real rows of twice the length, in numpy.
 
-With w = u + iv, the product of a row with w is a pair of real dot products, and its update by a multiple of w
-a pair of real updates, so one real kernel with twice as many thin columns serves all four dtypes.
+A complex product or update is a pair of real ones, so one real kernel with twice as many thin columns serves
+all four dtypes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def numbers_in(x: Array) -> int:
 
 
 def stack(x: Array) -> Array:
-    """With one axis for the batch; row-major."""
+    """With one batch axis; row-major."""
     if x.ndim == 2 and x.flags.c_contiguous:
         return x[None]
     return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
@@ -33,14 +33,14 @@ def real_rows(x: Array) -> Array:
 
 
 def dual_rows(thin: Array) -> Array:
-    """Real rows whose dot products with a row seen as real are the parts of row · column, for every column.
+    """Real rows whose dot products with a row read as real are the parts of row · column, for every column.
 
-    They are the parts of columnᴴ and i columnᴴ as well, along which a row moves by a product with that.
+    They are also the parts of columnᴴ and i columnᴴ, along which a product with columnᴴ changes a row.
     """
     rows = thin.reshape(math.prod(thin.shape[:-2]), *thin.shape[-2:]).mT
     if thin.dtype.kind != "c":
         rows = np.ascontiguousarray(rows)
-        # A read-only array is one of another type to compiled functions.
+        # For numba a read-only array has another type.
         return rows if rows.flags.writeable else rows.copy()
     real = np.empty((len(rows), rows.shape[1], 2, rows.shape[2], 2), rows.real.dtype)
     real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = rows.real

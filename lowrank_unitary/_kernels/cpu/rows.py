@@ -1,6 +1,6 @@
 """The two traversals of row-major numpy matrices, and whole steps of rank one, by the compiled kernels.
 
-A complex row is seen as a real row of twice the length: complex arithmetic gets no fused multiply-add.
+A complex row is used as a real row of twice the length: complex arithmetic gets no fused multiply-add.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ share_memory, empty_like, copied = np.may_share_memory, np.empty_like, np.copy
 
 # Real thin columns up to which the kernels beat BLAS.
 _MOST_COLUMNS = 64
-# Bytes of all matrices, times thin columns, from which a second thread earns more than it costs: it wakes up
-# in 60 to 100 microseconds.
+# Bytes of all matrices, times thin columns, from which a second thread pays: it wakes up in 60 to 100
+# microseconds.
 _PARALLEL = 1 << 24
 
 
@@ -36,7 +36,7 @@ def active() -> bool:
 
 
 def apply_to(matrix: Floats, columns: int) -> bool:
-    """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
+    """Whether the kernels take these matrices with so many thin columns."""
     return (
         0 < columns * numbers_in(matrix) <= _MOST_COLUMNS
         and matrix.dtype.char in "fdFD"
@@ -52,11 +52,11 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
     real = real_rows(matrix)
     given, parts = thin.shape[-1], numbers_in(matrix)
     made = 0 if probes is None else probes.shape[-1]
-    looked = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
+    probe_rows = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
     weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
     weights[..., : parts * given] = real_rows(thin)
     threads = _threads_for(real, weights.shape[2])
-    total = _sums(real, weights, looked, parts * given, threads)
+    total = _sums(real, weights, probe_rows, parts * given, threads)
     return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
 
 
@@ -66,12 +66,12 @@ def product_rows(matrix: Floats, thin: Floats) -> Floats:
     real, left = real_rows(matrix), dual_rows(thin)
     dots = np.empty((*real.shape[:2], left.shape[1]), real.dtype)
     _divided(lambda where, rows: look(real, left, dots, where, rows), real, _threads_for(real, left.shape[1]))
-    # The two parts of an entry lie side by side.
+    # The two parts of an entry are adjacent.
     return dots.view(matrix.dtype).reshape(*matrix.shape[:-1], thin.shape[-1])
 
 
 def _sums(real: Floats, weights: Floats, probes: Floats, given: int, threads: int) -> Floats:
-    """What gather adds up, by threads that take some of the matrices each, or some of the rows."""
+    """The sums of `gather`, with matrices or rows divided among threads."""
     gather = _blocks().gather
     count, rows, columns = real.shape
     if count >= threads:
@@ -91,7 +91,7 @@ def _sums(real: Floats, weights: Floats, probes: Floats, given: int, threads: in
 
 
 def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int) -> None:
-    """A task on ranges of the matrices, and of their rows, by threads that take some of either each."""
+    """A task on ranges of matrices, or of their rows, divided among threads."""
     count, rows, _ = real.shape
     if count >= threads:
         run(lambda *piece: task(piece, (0, rows)), ranges(count, threads))
@@ -133,8 +133,8 @@ def rank_one_step(
 ) -> bool:
     """Move matrices by steps of rank one, healed along one probe, into `out`, which may be `matrix`.
 
-    False where the generic way has to be taken; they are as they were then. All thin factors have the dtype
-    and the batch shape of the matrices.
+    False, and nothing is written, where the generic line must be used. Thin factors have the dtype and the
+    batch shape of the matrices.
     """
     rank_one = _rank_one()
     in_place = out is matrix
@@ -173,12 +173,12 @@ def _step_by_rows(
     """Every thread takes some of the rows of all matrices."""
     rank_one = _rank_one()
     count, n, columns = real.shape
-    parts, looked = columns // n, probe.shape[2]
-    weights = np.empty((count, n, parts * (1 + looked)), real.dtype)
-    probes = np.empty((count, parts * looked, columns), real.dtype)
+    parts, made = columns // n, probe.shape[2]
+    weights = np.empty((count, n, parts * (1 + made)), real.dtype)
+    probes = np.empty((count, parts * made, columns), real.dtype)
     rank_one.weigh(left, probe, weights, probes)
     total = _sums(real, weights, probes, parts, threads)
-    before, after = np.empty((2, count, 2 * parts * (1 + looked), columns), real.dtype)
+    before, after = np.empty((2, count, 2 * parts * (1 + made), columns), real.dtype)
     rank_one.turn(total, left, right, probe, update, before, after)
     _rotate(real, before, after, out, in_place)
 
@@ -188,7 +188,7 @@ def _threads_for(real: Floats, columns: int) -> int:
 
 
 def _columns(x: Floats) -> Floats:
-    """A stack of columns for the compiled steps, to which a read-only array is one of another type."""
+    """A writeable stack of columns: for numba a read-only array has another type."""
     flags = x.flags
     if not (flags.c_contiguous and flags.writeable):
         x = x.copy()
@@ -200,7 +200,7 @@ def normal_numbers(key: tuple[int, int], purpose: int, first: tuple[int, int], o
     _normal().normal(*key, purpose, *first, out.view(np.float64).reshape(*out.shape, numbers_in(out)))
 
 
-# numba is imported at the first matrix that the kernels take.
+# numba is imported at first use.
 @functools.cache
 def _blocks() -> Any:
     from . import blocks

@@ -1,4 +1,4 @@
-"""Serial kernels on a few threads of this process: no parallel runtime that others could quarrel with."""
+"""Serial kernels on a few threads of this process: a parallel runtime could conflict with others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def ranges(count: int, parts: int) -> list[tuple[int, int]]:
-    """0 … count in so many pieces of nearly the same length, or fewer."""
+    """0 … count in at most `parts` pieces of nearly the same length."""
     if parts == 1 or count <= 1:
         return [(0, count)]
     parts = min(parts, count)
@@ -19,7 +19,7 @@ def ranges(count: int, parts: int) -> list[tuple[int, int]]:
 
 
 def run(task: Callable[[int, int], object], pieces: list[tuple[int, int]]) -> None:
-    """The task on every piece: the first one on this thread, the others on the pool."""
+    """The task on every piece: the first on this thread, the others on the pool."""
     if len(pieces) == 1:
         task(*pieces[0])
         return

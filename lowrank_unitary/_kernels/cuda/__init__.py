@@ -1,6 +1,6 @@
-"""Kernels for arrays on a CUDA device, cupy's or torch's, compiled by NVRTC at their first use.
+"""Kernels for arrays on a CUDA device, cupy's or torch's, compiled by NVRTC at first use.
 
-In come the same arrays as on a CPU, and out go the same results; whole steps of any rank up to 16 as well.
+The same operations as on a CPU, and whole steps of any rank up to 16.
 """
 
 from .arrays import active, copied, empty_like, share_memory

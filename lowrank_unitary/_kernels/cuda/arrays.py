@@ -1,7 +1,7 @@
-"""Arrays on a CUDA device, cupy's or torch's, as the kernels see them, and how a kernel is started on them.
+"""Arrays on a CUDA device, cupy's or torch's, and kernel launches on them.
 
-Memory and streams are those of the library that an array comes from, so that its graphs and its allocator
-know of what is done. Nothing here waits for the device.
+Memory and streams are those of the library of the array, as its graphs and its allocator need. Nothing here
+synchronises with the device.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def active() -> bool:
     try:
         cuda = _cupy().cuda
     except ImportError:
-        # Built for another version of CUDA: torch may do without it.
+        # cupy for another CUDA version: torch may work without it.
         return False
-    # Warps of other makers have 64 threads.
+    # Warps of other vendors have 64 threads.
     return bool(cuda.is_available()) and not cuda.runtime.is_hip
 
 
 def run(launch: Launch, *arguments: Any) -> None:
-    """One kernel on the current stream; arrays go by their addresses, and None is no array."""
+    """One kernel on the current stream; arrays are passed by address, None as a null pointer."""
     given = tuple(
         np.int32(x) if isinstance(x, int) else np.uint64(0 if x is None else address(x)) for x in arguments
     )
@@ -48,7 +48,6 @@ def run(launch: Launch, *arguments: Any) -> None:
 
 
 def source() -> str:
-    """The text of the kernels."""
     folder = importlib.resources.files(__package__)
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TEXTS)
 
@@ -61,7 +60,7 @@ def _compiled(kernel: str) -> Any:
 
 @contextlib.contextmanager
 def entered(x: Array) -> Iterator[None]:
-    """The device of an array, and the current stream of its library there, as those of cupy."""
+    """Make the device of an array, and its library's current stream there, current in cupy."""
     if not is_torch(x):
         with x.device:
             yield
@@ -73,7 +72,7 @@ def entered(x: Array) -> Iterator[None]:
 
 
 class _Stream:
-    """A stream of another library, by the protocol for these."""
+    """A stream of another library, by the CUDA stream protocol."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -84,7 +83,6 @@ class _Stream:
 
 @functools.cache
 def processors(index: int) -> int:
-    """How many multiprocessors a device has."""
     return int(_cupy().cuda.Device(index).attributes["MultiProcessorCount"])
 
 
@@ -96,22 +94,19 @@ def _cupy() -> Any:
 
 
 def is_recorded(x: Array) -> bool:
-    """Whether a graph of cupy is being recorded, in which it refuses products of its own."""
+    """Whether cupy records a graph, in which it refuses its own products."""
     return not is_torch(x) and bool(_cupy().cuda.get_current_stream().is_capturing())
 
 
 def is_torch(x: Array) -> bool:
-    """Whether an array is one of torch."""
     return hasattr(x, "data_ptr")
 
 
 def index(x: Array) -> int:
-    """The number of the device."""
     return int(x.device.index if is_torch(x) else x.device.id)
 
 
 def dtype(x: Array) -> str:
-    """The name of the dtype."""
     return str(x.dtype).removeprefix("torch.")
 
 
@@ -121,7 +116,6 @@ def parts(x: Array) -> int:
 
 
 def itemsize(x: Array) -> int:
-    """Bytes of a real number."""
     return 4 if dtype(x) in _SINGLE else 8
 
 
@@ -131,7 +125,7 @@ def real(x: Array) -> str:
 
 
 def empty(like: Array, shape: tuple[int, ...], dtype: str) -> Array:
-    """Memory of the library that `like` comes from, on its device."""
+    """Memory from the library of `like`, on its device."""
     if is_torch(like):
         return like.new_empty(shape, dtype=getattr(_torch(), dtype))
     return _cupy().empty(shape, dtype)
@@ -143,24 +137,20 @@ def double(like: Array, shape: tuple[int, ...]) -> Array:
 
 
 def share_memory(x: Array, y: Array) -> bool:
-    """Whether two arrays may share memory."""
     if is_torch(x):
         return bool(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
     return bool(_cupy().may_share_memory(x, y))
 
 
 def copied(x: Array) -> Array:
-    """A copy."""
     return x.clone() if is_torch(x) else x.copy()
 
 
 def empty_like(matrix: Array) -> Array:
-    """An array for a result, as `matrix` is."""
     return empty(matrix, tuple(matrix.shape), dtype(matrix))
 
 
 def hstack(x: Array, y: Array) -> Array:
-    """Columns side by side."""
     return _torch().cat([x, y], dim=-1) if is_torch(x) else _cupy().concatenate([x, y], axis=-1)
 
 
@@ -170,17 +160,15 @@ def contiguous(x: Array) -> Array:
 
 
 def is_contiguous(x: Array) -> bool:
-    """Whether it is row-major."""
     return bool(x.is_contiguous() if is_torch(x) else x.flags.c_contiguous)
 
 
 def aligned(*arrays: Array) -> bool:
-    """Whether packs of 16 bytes may be read from where the arrays begin."""
+    """Whether the arrays are aligned to 16 bytes."""
     return all(address(x) % 16 == 0 for x in arrays)
 
 
 def address(x: Array) -> int:
-    """Where it begins."""
     return int(x.data_ptr() if is_torch(x) else x.data.ptr)
 
 

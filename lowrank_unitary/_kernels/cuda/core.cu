@@ -1,9 +1,9 @@
-// The core of a step of any rank: with W = [b, c, z, d] everything it does is I + W N Wᴴ, and N depends on WᴴW
-// alone. Here z are the probes of healing, if any, and d = Uᴴ(Uz) − z.
+// The core of a step of any rank: with W = [b, c, z, d] the step is I + W N Wᴴ, and N depends on WᴴW alone. z are
+// the probes of healing, if any, and d = Uᴴ(Uz) − z.
 
-// The columns of W, each brought to a largest entry near 1 by a power of two, in double precision. c and Uᴴ(Uz) are
-// the columns of `pulled`, c to be multiplied by `power`, if there is one: thin factors, or the sums of a gathering.
-// One block for every column.
+// The columns of W in double precision, each scaled to a largest entry near 1 by a power of two. c and Uᴴ(Uz) are
+// the columns of `pulled`, thin factors or the sums of `gather`; c is multiplied by `power`, if given. One block for
+// every column.
 template <typename T, int P, bool SUMS>
 __global__ void __launch_bounds__(512)
     assemble(const T *pulled, const double *power, const T *right, const T *probes, typename Wide<P>::type *columns,
@@ -55,8 +55,7 @@ __global__ void __launch_bounds__(512) gram(const typename Wide<P>::type *column
   }
 }
 
-// Small square matrices, row by row, are worked on by all threads of a block; a function ends with a meeting, so
-// that the next one may read its result.
+// Small square matrices, row-major, shared by all threads of a block; every function ends with a barrier.
 
 // out = scale · a b + plus, the last if it is there.
 template <typename Number>
@@ -87,7 +86,7 @@ template <typename Number> __device__ double frobenius_norm(const Number *a, int
   return sqrt(sums[0]);
 }
 
-// The inverse by Gauss and Jordan, with the largest pivots; room for 4 m² numbers. A singular matrix gives numbers
+// The inverse by Gauss and Jordan with partial pivoting; room for 4 m² numbers. A singular matrix gives numbers
 // that are not finite.
 template <typename Number> __device__ void invert(Number *out, const Number *a, int m, Number *room) {
   Number *now = room, *next = room + 2 * m * m;
@@ -118,7 +117,7 @@ template <typename Number> __device__ void invert(Number *out, const Number *a, 
 
 __device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
 
-// φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I; transport.phi1 has the reasons and the numbers.
+// φ₁(A) = (e^A − 1)/A by scaling and squaring, storing X = e^A − I, as transport.phi1.
 // A is overwritten; room for 3 m².
 template <typename Number> __device__ void phi1(Number *out, Number *A, int m, Number *room) {
   const int squarings = 12, degree = 10;
@@ -202,8 +201,8 @@ template <typename Number> __device__ void middle(int kind, Number *M, const Num
 
 // N and the scales of the columns of W that go with it, from G; room for 18 times what N takes.
 //
-// The columns of a pair are balanced to equal norms by powers of two, since only their product counts. Where half of
-// the digits are gone, N is NaN.
+// The columns of a pair are balanced to equal norms by powers of two, as only their product counts. N is NaN where
+// the defect is above √eps.
 template <int P>
 __global__ void __launch_bounds__(256) core(typename Wide<P>::type *G, const int *exponents,
                                             typename Wide<P>::type *N, double *scales,
@@ -224,7 +223,7 @@ __global__ void __launch_bounds__(256) core(typename Wide<P>::type *G, const int
       scale = 0;
       if (own > 0 && others > 0) {
         const double apart = 0.5 * (exponents[j] - exponents[other]) + 0.25 * (log2(own) - log2(others));
-        // Rounded alike on both sides, so that the product of both scales is what it has to be.
+        // Rounded alike on both sides, so that the product of both scales is exact.
         const int back = j < k ? (int)rint(apart) : -(int)rint(-apart);
         scale = ldexp(1.0, exponents[j] - back);
       }

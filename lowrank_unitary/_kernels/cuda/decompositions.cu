@@ -1,7 +1,7 @@
-// Orthonormal bases of thin factors and eigenvectors of small matrices, by one block for every matrix: what general
-// libraries wait for the device for.
+// Orthonormal bases of thin factors and eigenvectors of small matrices, one block for every matrix, without the
+// synchronisation of general libraries.
 
-// Take what lies along the columns before it out of a column; every warp finds some of the products with them.
+// Orthogonalise a column against those before it; every warp computes some of the products.
 template <int P>
 __device__ void take_out(typename Wide<P>::type *column, const typename Wide<P>::type *columns, int before, int n,
                          typename Wide<P>::type *products) {
@@ -24,9 +24,9 @@ __device__ void take_out(typename Wide<P>::type *column, const typename Wide<P>:
   }
 }
 
-// Orthonormal columns, the first j of which span the first j of x, by Gram and Schmidt, again where much was
-// lost; for a column that lies along those before it a unit vector stands in. width ≤ n. Room for `width` columns
-// and `width` numbers. A matrix with a number that is not finite gives NaN.
+// Orthonormal columns, the first j of which span the first j of x, by Gram and Schmidt, repeated where digits
+// cancel; a unit vector replaces a dependent column. width ≤ n. Room for `width` columns and `width` numbers. A
+// matrix with a number that is not finite gives NaN.
 template <typename T, int P>
 __global__ void __launch_bounds__(512)
     orthonormalise(const T *x, T *out, typename Wide<P>::type *columns, typename Wide<P>::type *products, int n,
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(512)
       __syncthreads();
       take_out<P>(column, columns, j, n, products);
       left = norm<P>(column, n);
-      // Twice is enough, unless nearly all is gone. NaN passes here.
+      // Twice is enough, unless nearly all cancels. NaN passes here.
       if (!(left < 0.7 * before) && !(whole == 0))
         break;
       if (left > 1e-15 * sqrt(double(n)) * whole)
@@ -73,9 +73,8 @@ __global__ void __launch_bounds__(512)
   }
 }
 
-// Eigenvalues in ascending order and eigenvectors of Hermitian matrices, by rotations of pairs of columns in turn
-// (C. G. J. Jacobi), m/2 pairs at once. Room for 2 m² + m numbers. A matrix with a number that is not finite
-// gives NaN.
+// Eigenvalues in ascending order and eigenvectors of Hermitian matrices by Jacobi rotations, m/2 pairs of columns
+// at once. Room for 2 m² + m numbers. A matrix with a number that is not finite gives NaN.
 template <typename T, int P>
 __global__ void __launch_bounds__(256)
     hermitian_eigen(const T *matrix, T *values, T *vectors, typename Wide<P>::type *room, int m) {
@@ -85,8 +84,8 @@ __global__ void __launch_bounds__(256)
   vectors += (long long)blockIdx.x * m * m * P;
   room += (2LL * m * m + m) * blockIdx.x;
   Number *A = room, *V = A + m * m, *phases = V + m * m;
-  // Sine, and tangent of half the angle, of the pair that an index is in: in that form, after H. Rutishauser, many
-  // rotations in turn stay orthogonal.
+  // Sine, and tangent of half the angle, of the pair of an index: in this form (H. Rutishauser) products of many
+  // rotations stay orthogonal.
   __shared__ double sines[160], halves[160];
   double size[1] = {0}, wrong[1] = {0};
   for (int e = threadIdx.x; e < m * m; e += blockDim.x) {
@@ -102,7 +101,7 @@ __global__ void __launch_bounds__(256)
   });
   fill(V, m, [=](int i, int j) { return Wide<P>::real(i == j); });
   const int even = m + m % 2;
-  // Entries of this size beside those of the diagonal are what rounding leaves: they would be turned for ever.
+  // Entries of this size relative to the diagonal are rounding: without the bound the iteration would not end.
   const double enough = 2.2e-16 * sqrt(double(m));
   for (int sweep = 0; sweep < 20; ++sweep) {
     double squares[2] = {0, 0};
@@ -112,7 +111,7 @@ __global__ void __launch_bounds__(256)
     if (!(squares[0] > square(enough * sqrt(double(m))) * squares[1]))
       break;
     for (int round = 0; round < even - 1; ++round) {
-      // Everybody meets everybody: the last index stays, the others go round.
+      // Round-robin order: the last index is fixed, the others rotate.
       const auto partner = [=](int i) {
         if (i == even - 1)
           return round;
@@ -126,7 +125,7 @@ __global__ void __launch_bounds__(256)
         Number phase = Wide<P>::real(1);
         if (q < m) {
           const double r = absolute(A[p * m + q]), x = real_part(A[p * m + p]), y = real_part(A[q * m + q]);
-          // Beside entries near 1 the last is nothing at all, and has no inverse.
+          // The last may be so small next to entries near 1 that its inverse overflows.
           if (r > enough * sqrt(fabs(x * y)) && r > 1e-200) {
             const double tau = (y - x) / (2 * r);
             const double t = (tau < 0 ? -1 : 1) / (fabs(tau) + sqrt(1 + tau * tau));
@@ -170,7 +169,7 @@ __global__ void __launch_bounds__(256)
       const double other = real_part(A[j * m + j]);
       place += other < value || (other == value && j < i);
     }
-    // Of numbers that are not, all places are filled.
+    // For NaN all places are filled.
     if (wrong[0] != 0)
       place = i;
     values[place] = T(ldexp(value, exponent) + wrong[0]);

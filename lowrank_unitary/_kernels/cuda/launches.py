@@ -1,22 +1,22 @@
-"""Which instance of the GPU kernels a traversal takes, and on how many blocks: arithmetic on sizes alone."""
+"""Template instances and grids of the GPU kernels: arithmetic on sizes alone."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# 32-bit registers of a thread, of the 128 that blocks of 512 threads leave it, for what it holds of a row or
-# of the sums along rows; of several rows; and for its dot products.
+# 32-bit registers of a thread, of the 128 available with blocks of 512 threads: for its part of a row or of
+# the sums; of several rows; and for its dot products.
 _HELD, _ROWS, _DOTS = 64, 32, 16
 _THREADS = 512
-# Threads that make a multiprocessor busy.
+# Threads that occupy a multiprocessor.
 _FULL = 1024
 # Threads of the blocks that work on thin factors, by entries and by columns, and on small matrices.
 _BY_ENTRIES, _BY_COLUMNS, _BY_MATRICES = 256, 512, 256
 # Blocks along the second axis of a grid.
 _BLOCKS = 65535
-# Thin columns, as real ones, that rows are looked at along at once, or summed with; more of them in groups.
+# Real thin columns in one dot product or sum; more of them in groups.
 MOST_COLUMNS = 16
-# Rows of a block that adds products to them.
+# Rows of a block of `add_products`.
 _ADDED = 8
 
 
@@ -29,7 +29,7 @@ class Launch(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """How the threads of a block share a row: packs of `pack` numbers, `packs` of them for each thread."""
+    """The division of a row among threads: `packs` packs of `pack` numbers for each."""
 
     threads: int
     pack: int
@@ -37,12 +37,12 @@ class _Rows(NamedTuple):
     words: int
 
     def at_once(self, *limits: tuple[int, int]) -> int:
-        """The most rows, of 8, 4, 2 or 1, for pairs of registers that a row takes, and of registers."""
+        """The most rows, of 8, 4, 2 or 1, within limits (registers of a row, registers available)."""
         return next((rows for rows in (8, 4, 2) if all(rows * need <= most for need, most in limits)), 1)
 
 
 def _rows(columns: int, itemsize: int, aligned: bool, most: int = _HELD) -> _Rows | None:
-    """The sharing of rows of so many real numbers; None for rows that are too long."""
+    """The division of rows of so many real numbers; None for rows that are too long."""
     pack = 16 // itemsize
     if columns % pack or not aligned:
         pack = 1
@@ -61,7 +61,7 @@ def name(kind: str, itemsize: int, *template: int | str) -> str:
 
 
 def takes(rows: int, columns: int, width: int, itemsize: int) -> bool:
-    """Whether the kernels take so many rows of real numbers, beside so many thin columns."""
+    """Whether the kernels take so many rows of real numbers, with so many thin columns."""
     return (
         width > 0
         and rows <= _BLOCKS
@@ -90,10 +90,8 @@ def gathering(
     aligned: bool,
     processors: int,
 ) -> tuple[Launch, int] | None:
-    """`gather` and the rows of a slab; None where sums for the probes do not fit beside the rows.
-
-    Every multiprocessor gets as many slabs of rows as make it busy, or more of small matrices.
-    """
+    """`gather` and the rows of a slab; None where registers do not hold both rows and sums for the probes."""
+    # Every multiprocessor gets as many slabs as occupy it, or more of small matrices.
     width = given + made
     share = _rows(columns, itemsize, aligned, max(1, _HELD // width) if made else _HELD)
     if share is None:
@@ -118,12 +116,11 @@ def adding(count: int, size: int, itemsize: int) -> Launch:
 
 
 def groups(width: int) -> list[tuple[int, int]]:
-    """First column and number of those that are taken at once."""
+    """First column and number of columns of every group."""
     return [(first, min(MOST_COLUMNS, width - first)) for first in range(0, width, MOST_COLUMNS)]
 
 
 def changing(count: int, rows: int, columns: int, itemsize: int, aligned: bool) -> Launch:
-    """`add_products`."""
     share = _rows(columns, itemsize, aligned)
     assert share is not None
     pieces = -(-columns // (share.pack * _BY_ENTRIES))

@@ -1,9 +1,9 @@
-// Steps of rank one in closed form, by one block for every matrix; the mathematics is that of cpu/rank_one.py.
+// Steps of rank one in closed form, one block for every matrix; the mathematics is that of cpu/rank_one.py.
 
 enum { GEODESIC, CAYLEY, POLAR };
 
 __device__ inline Complex quotient(Complex x, Complex y) {
-  // By the larger part: no square of it is formed.
+  // Scaled by the larger part, so that no square overflows.
   if (fabs(y.re) >= fabs(y.im)) {
     const double r = y.im / y.re, d = y.re + y.im * r;
     return {(x.re + x.im * r) / d, (x.im - x.re * r) / d};
@@ -17,7 +17,7 @@ __device__ inline void plane_change(int kind, Complex u, double v, Complex (&f)[
   if (kind == POLAR) {
     const Complex d = {1 + u.re, u.im};
     const double size = hypot(d.re, d.im), g = 1 + size, t = hypot(g, v), shorter = -v * (v / (t * (g + t)));
-    // Singular: every turn of size 1 will do.
+    // Singular: any e of modulus 1.
     Complex turn = {1, 0}, turned = {0, 0};
     if (size != 0) {
       turn = {d.re / size, d.im / size};
@@ -76,7 +76,7 @@ template <int P> __device__ double norm(const typename Wide<P>::type *x, int n) 
 // Rows that move a matrix, from c = Uᴴ·left and b = right, and with healing the probe z and d = Uᴴ(Uz) − z.
 //
 // columns: b, c, z, d, of n numbers each; b and c are overwritten. The correction of the defect along z comes
-// first, (I + H₁H₂ᴴ)(I + LRᴴ). A thread touches the same entries throughout, so that only sums need a meeting.
+// first, (I + H₁H₂ᴴ)(I + LRᴴ). A thread owns the same entries throughout, so that only sums need a barrier.
 template <typename T, int P>
 __device__ void turn_plane(typename Wide<P>::type *columns, bool healing, int kind, T *before, T *after, int n) {
   using Number = typename Wide<P>::type;
@@ -115,7 +115,7 @@ __device__ void turn_plane(typename Wide<P>::type *columns, bool healing, int ki
     if (across > 0) {
       for (int m = threadIdx.x; m < n; m += blockDim.x)
         c[m] = (1 / across) * c[m];
-      // What is left of collinear columns is rounding, and has to be made orthogonal afresh.
+      // For collinear columns rounding remains, which is orthogonalised again.
       for (int pass = 0; pass < 4; ++pass) {
         const Number more = inner<P>(b, c, n);
         if (square(more) <= 1e-28)
@@ -132,7 +132,7 @@ __device__ void turn_plane(typename Wide<P>::type *columns, bool healing, int ki
         }
       }
     }
-    // One after the other: their product may be out of range where the step is not.
+    // One by one: their product may overflow where the step does not.
     const double first = ldexp(1.0, b_exponent), second = ldexp(1.0, c_exponent);
     plane_change(kind, second * (first * (beta * as_complex(along))), second * (first * (beta * across)), f);
   }
@@ -182,7 +182,7 @@ __device__ void turn_plane(typename Wide<P>::type *columns, bool healing, int ki
   }
 }
 
-// The rows from the sums of a gathering with the scaled left column, and after it the probe.
+// The rows from the sums of `gather` with the scaled left column, then the probe.
 template <typename T, int P>
 __global__ void __launch_bounds__(512)
     turn(const T *total, const double *power, const T *right, const T *probe, typename Wide<P>::type *columns,
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(512)
   turn_plane<T, P>(columns, healing, kind, before + place, after + place, n);
 }
 
-// Whole steps of small matrices, each by one block, which finds its matrix in the cache the second time.
+// Whole steps of small matrices, one block each: the matrix stays in the cache for the second traversal.
 template <typename T, int P>
 __global__ void __launch_bounds__(256)
     step_small(const T *source, T *target, const T *left, const T *right, const T *probe,
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(256)
     size[0] = Largest::of(size[0], longest_part(entry<T, P>(left, m)));
   of_block<Largest>(size);
   const double power = ldexp(1.0, exponent_of(size[0])), inverse = ldexp(1.0, -exponent_of(size[0]));
-  // d holds the products of the rows with the probe, until they have been weighed with.
+  // d holds the products of the rows with the probe until they are used as weights.
   if (healing)
     for (int i = warp; i < n; i += warps) {
       Number sum = Wide<P>::real(0);
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(256)
         d[i] = number<P>(parts);
     }
   __syncthreads();
-  // As many threads as fit take every m-th of the rows each; z holds what they have found.
+  // As many threads as fit take every m-th row each; z holds their sums.
   __shared__ Number found[2][256];
   const int wide = (n + 31) / 32 * 32, groups = wide < (int)blockDim.x ? blockDim.x / wide : 1;
   for (int start = 0; start < n; start += blockDim.x) {

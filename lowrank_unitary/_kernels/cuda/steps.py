@@ -1,7 +1,4 @@
-"""Steps of matrices on a CUDA device, cupy's or torch's, by kernels that are compiled on first use.
-
-Nothing here waits for the device. A step is a chain of kernels, in the order in which they are started here.
-"""
+"""Steps of matrices on a CUDA device, as chains of kernels without synchronisation."""
 
 from __future__ import annotations
 
@@ -15,24 +12,24 @@ from .launches import Launch
 
 Array = Any
 
-# Columns of a step, and probes, up to which one block makes the core.
+# Columns of a step, and probes, up to which one block computes the core.
 _MOST_RANK = 16
-# Columns up to which one block makes a basis, or eigenvectors, and operations up to which it makes a basis.
+# Columns up to which one block computes a basis or eigenvectors, and operations up to which it computes a
+# basis.
 _MOST_COLUMNS, _MOST_WORK = 72, 1 << 23
-# Thin columns, as real ones, beyond which a library that reads the matrix once takes over.
+# Real thin columns beyond which a library, which reads the matrix once, is faster.
 _MOST_LOOKED = 32
-# Rows up to which one block moves a whole matrix, which it finds in the cache again.
+# Rows up to which one block moves a whole matrix, which stays in the cache.
 _SMALL = 128
 
 
 def apply_to(matrix: Array, columns: int) -> bool:
-    """Whether the kernels take these matrices with so many thin columns; else the generic line does."""
     width = columns * device.parts(matrix)
     return (width <= _MOST_LOOKED or device.is_recorded(matrix)) and _takes(matrix, width)
 
 
 def steps_apply_to(matrix: Array, rank: int, probes: int) -> bool:
-    """Whether whole steps do."""
+    """Whether they take whole steps."""
     return 0 < rank <= _MOST_RANK and probes <= _MOST_RANK and _takes(matrix, 1)
 
 
@@ -44,7 +41,7 @@ def _takes(matrix: Array, width: int) -> bool:
 
 
 def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None) -> Array:
-    """matrixᴴ @ [thin, matrix @ probes]: one read of the matrices, or two where the sums need the room."""
+    """matrixᴴ @ [thin, matrix @ probes]: one read of the matrices, or two where registers do not suffice."""
     with device.entered(matrix):
         total, width = _sums(
             matrix, device.contiguous(thin), None if probes is None else device.contiguous(probes)
@@ -56,10 +53,9 @@ def adjoint_product_rows(matrix: Array, thin: Array, probes: Array | None = None
 
 
 def product_rows(matrix: Array, thin: Array) -> Array:
-    """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     with device.entered(matrix):
         out = device.empty(matrix, (*matrix.shape[:-1], thin.shape[-1]), device.dtype(matrix))
-        # The two parts of an entry lie side by side.
+        # The two parts of an entry are adjacent.
         _look(matrix, _laid_out(device.contiguous(thin)), out)
         return out
 
@@ -80,7 +76,6 @@ def thin_product(left: Array, right: Array, *, adjoint: bool = False) -> Array:
 
 
 def rotate_rows_in_cache(matrix: Array, left: Array, right: Array, out: Array) -> None:
-    """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
     with device.entered(matrix):
         _rotate(matrix, _laid_out(device.contiguous(left)), _laid_out(device.contiguous(right)), out)
 
@@ -88,10 +83,7 @@ def rotate_rows_in_cache(matrix: Array, left: Array, right: Array, out: Array) -
 def low_rank_step(
     matrix: Array, left: Array, right: Array, probes: Array | None, update: str, out: Array
 ) -> None:
-    """Move matrices by steps of any rank, healed along orthonormal probes, into `out`, which may be `matrix`.
-
-    All thin factors have the dtype and the batch shape of the matrices.
-    """
+    """Move matrices by steps of any rank, healed along probes, into `out`, which may be `matrix`."""
     count, n = math.prod(matrix.shape[:-2]), matrix.shape[-1]
     k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
     parts, itemsize, code = device.parts(matrix), device.itemsize(matrix), UPDATES.index(update)
@@ -181,7 +173,7 @@ def _core(
     *,
     rows: bool,
 ) -> tuple[Array, Array]:
-    """L and R from c and the columns beside it, as rows from the sums of a gathering, or as thin factors."""
+    """L and R from c, b and the probes, as rows from the sums of `gather`, or as thin factors."""
     n, k, p = sizes
     width, parts, itemsize = 2 * (k + p), device.parts(like), device.itemsize(like)
     count = math.prod(like.shape[:-2])
@@ -205,40 +197,40 @@ def _core(
 
 
 def _sums(matrix: Array, thin: Array, probes: Array | None) -> tuple[Array, int]:
-    """Real rows with the sums Σ_i weight · row i, and how many columns they stand for."""
+    """Real rows with the sums Σ_i weight · row i, and the number of their columns."""
     count, rows, columns = _as_rows(matrix)
     parts, itemsize = device.parts(matrix), device.itemsize(matrix)
     given, made = thin.shape[-1] * parts, 0 if probes is None else probes.shape[-1] * parts
-    looked = thin if probes is None else _laid_out(probes)
+    dual = thin if probes is None else _laid_out(probes)
     plan = None
     if given + made <= launches.MOST_COLUMNS:
-        plan = _gathering(matrix, looked, given, made)
+        plan = _gathering(matrix, dual, given, made)
     if plan is None and probes is not None:
         return _sums(matrix, device.hstack(thin, product_rows(matrix, probes)), None)
     width = given + made
     total = device.empty(matrix, (count, width, columns), device.real(matrix))
     for first, some in [(0, given)] if made else launches.groups(given):
-        launch, height = plan or _gathering(matrix, looked, some, 0)
+        launch, height = plan or _gathering(matrix, dual, some, 0)
         slabs, size = launch.grid[1], (some + made) * columns
         partial = (
             total
             if slabs == 1 and some + made == width
             else device.empty(matrix, (count, slabs, size), device.real(matrix))
         )
-        device.run(launch, matrix, thin, looked, partial, rows, columns, height, first, given)
+        device.run(launch, matrix, thin, dual, partial, rows, columns, height, first, given)
         if partial is not total:
             launch = launches.adding(count, size, itemsize)
             device.run(launch, partial, total, slabs, size, first * columns, width * columns)
     return total, width // parts
 
 
-def _gathering(matrix: Array, looked: Array, given: int, made: int) -> Any:
+def _gathering(matrix: Array, dual: Array, given: int, made: int) -> Any:
     sizes = (*_as_rows(matrix), given, made, device.itemsize(matrix))
-    return launches.gathering(*sizes, device.aligned(matrix, looked), device.processors(device.index(matrix)))
+    return launches.gathering(*sizes, device.aligned(matrix, dual), device.processors(device.index(matrix)))
 
 
 def _look(matrix: Array, left: Array, out: Array) -> None:
-    """Products of the rows with laid out thin factors, all of which are read for some of these at a time."""
+    """Products of the rows with laid out thin factors, by groups of columns."""
     count, rows, columns = _as_rows(matrix)
     width, aligned = left.shape[1], device.aligned(matrix, left)
     for first, some in launches.groups(width):
@@ -247,7 +239,7 @@ def _look(matrix: Array, left: Array, out: Array) -> None:
 
 
 def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
-    """Rows of the matrices by laid out thin factors."""
+    """Change the rows of the matrices by laid out thin factors."""
     count, rows, columns = _as_rows(matrix)
     width, itemsize = before.shape[1], device.itemsize(matrix)
     aligned = device.aligned(matrix, out, before, after)
@@ -262,14 +254,14 @@ def _rotate(matrix: Array, before: Array, after: Array, out: Array) -> None:
 
 
 def _rows_for(like: Array, columns: int) -> tuple[Array, Array]:
-    """Memory for two thin factors that are laid out."""
+    """Memory for two laid out thin factors."""
     parts, n = device.parts(like), like.shape[-1]
     shape = (math.prod(like.shape[:-2]), columns * parts, n * parts)
     return device.empty(like, shape, device.real(like)), device.empty(like, shape, device.real(like))
 
 
 def _laid_out(thin: Array) -> Array:
-    """Real rows whose dot products with a row seen as real are the parts of row · column."""
+    """Real rows whose dot products with a row read as real are the parts of row · column."""
     (n, width), count, parts = thin.shape[-2:], math.prod(thin.shape[:-2]), device.parts(thin)
     rows = device.empty(thin, (count, width * parts, n * parts), device.real(thin))
     device.run(_entry_wise("lay_out", thin, count, n), thin, rows, n, width)
@@ -281,7 +273,7 @@ def _entry_wise(kind: str, like: Array, count: int, n: int) -> Launch:
 
 
 def _as_rows(matrix: Array) -> tuple[int, int, int]:
-    """How many matrices, and their rows and columns seen as real."""
+    """The number of matrices, their rows, and their columns as real ones."""
     return math.prod(matrix.shape[:-2]), matrix.shape[-2], matrix.shape[-1] * device.parts(matrix)
 
 

@@ -1,4 +1,4 @@
-// Thin factors on a GPU: in double precision, real or complex, or laid out as real rows for the traversals.
+// Thin factors on a GPU: in double precision, or laid out as real rows for the traversals.
 //
 // P numbers of type T make an entry: 1 for real matrices, 2 for complex ones. A thin factor has one row for
 // every entry of a row of U; a stack has one factor for every blockIdx.x.
@@ -25,7 +25,7 @@ __device__ inline double real_part(double x) { return x; }
 __device__ inline double longest_part(Complex x) { return Largest::of(Largest::of(0.0, fabs(x.re)), fabs(x.im)); }
 __device__ inline double longest_part(double x) { return Largest::of(0.0, fabs(x)); }
 
-// Numbers as a type, to which a complex result of real arguments is cast.
+// The type of numbers, to which a complex result of real arguments is cast.
 template <int P> struct Wide;
 template <> struct Wide<1> {
   using type = double;
@@ -64,8 +64,8 @@ template <typename T> __device__ void put(T *x, long long i, Complex value) {
   x[2 * i + 1] = T(value.im);
 }
 
-// Entry m of column w, into real rows whose dot products with a row seen as real are the parts of row · column,
-// and along which a row moves by a product with columnᴴ.
+// Entry m of column w, as real rows whose dot products with a real row are the parts of row · column, and along
+// which a product with columnᴴ changes a row.
 template <typename T> __device__ void lay(T *rows, int n, int w, int m, double x) {
   rows[(long long)w * n + m] = T(x);
 }
@@ -104,7 +104,7 @@ template <typename T, int P> __global__ void lay_out(const T *thin, T *rows, int
       lay(rows, n, w, m, entry<T, P>(thin, (long long)m * width + w));
 }
 
-// thin factors (n, width) from the real sums of a gathering.
+// thin factors (n, width) from the real sums of `gather`.
 template <typename T, int P> __global__ void collect(const T *total, T *thin, int n, int width) {
   total += (long long)blockIdx.x * n * width * P * P;
   thin += (long long)blockIdx.x * n * width * P;
@@ -114,9 +114,8 @@ template <typename T, int P> __global__ void collect(const T *total, T *thin, in
       put(thin, (long long)m * width + w, collected<T, P>(total, n, w, m));
 }
 
-// scaled = thin factors with a largest entry near 1 in every column, and the powers of two to multiply with again:
-// a product with a unitary matrix then neither overflows nor loses digits below the normal range. One block for
-// every column.
+// scaled = thin factors with a largest entry near 1 in every column, and the powers of two to undo it: a product
+// with a unitary matrix then neither overflows nor underflows. One block for every column.
 template <typename T, int P>
 __global__ void __launch_bounds__(512) scale_columns(const T *thin, T *scaled, double *power, int n, int width) {
   const int w = blockIdx.y;
@@ -143,8 +142,8 @@ template <int P> __device__ typename Wide<P>::type of_warp_number(typename Wide<
 }
 
 // out = op(a) b for stacks of thin or small matrices, op the conjugate transpose where `adjoint` is set: (rows,
-// inner) by (inner, columns). A warp sums up an entry in double precision. Not by a general library: the products
-// of some may not be recorded in a graph, and those of others round their factors.
+// inner) by (inner, columns). A warp sums an entry in double precision. Some general libraries cannot be recorded in
+// a graph, others round their factors.
 template <typename T, int P>
 __global__ void thin_product(const T *a, const T *b, T *out, int rows, int inner, int columns, int adjoint) {
   a += (long long)blockIdx.x * rows * inner * P;
@@ -165,7 +164,7 @@ __global__ void thin_product(const T *a, const T *b, T *out, int rows, int inner
   }
 }
 
-// Threefry-2x32 with twenty rounds, as the generator of the library describes it.
+// Threefry-2x32 with twenty rounds, as in _linalg/random.py.
 __device__ inline void threefry(unsigned key0, unsigned key1, unsigned &x0, unsigned &x1) {
   const unsigned words[3] = {key0, key1, key0 ^ key1 ^ 0x1BD11BDAu};
   const int turns[8] = {13, 15, 26, 6, 17, 29, 16, 24};

@@ -1,10 +1,10 @@
-// The two traversals of row-major matrices on a GPU, and what one of them leaves to be added up.
+// The two traversals of row-major matrices on a GPU, and the reduction of partial sums.
 //
-// All is real: a complex row is a real row of twice the length, beside thin columns that are doubled to match.
-// A block sees whole rows, R at a time. Each of its threads holds the same G packs of V neighbouring numbers of
-// every row in registers, from the dot products of the rows to their change, so that the matrix is read once.
+// All is real: a complex row is a real row of twice the length, with twice as many thin columns.
+// A block reads whole rows, R at a time (register blocking). Each of its threads holds the same G packs of V
+// adjacent numbers of every row in registers, from the dot products to the update: the matrix is read once.
 // Thin factors are rows of the same length, W of them; a stack has one matrix for every blockIdx.x.
-// Blocks have a multiple of 32 threads. Nothing is added by atomics: the same input gives the same result.
+// Blocks have a multiple of 32 threads. No atomics: the same input gives the same result.
 
 template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
   T x[V];
@@ -18,7 +18,7 @@ struct Sum {
   template <typename T> static __device__ T of(T x, T y) { return x + y; }
 };
 
-// Of numbers from zero on; leaves NaN aside.
+// For non-negative numbers; ignores NaN.
 struct Largest {
   template <typename T> static __device__ T of(T x, T y) { return y > x ? y : x; }
 };
@@ -29,7 +29,7 @@ template <typename Op, typename T> __device__ T of_warp(T value) {
   return value;
 }
 
-// Every thread ends with the sums, or what else, over all threads of the block.
+// A reduction over all threads of the block, with the result in every thread.
 template <typename Op, typename T, int M> __device__ void of_block(T (&values)[M]) {
   __shared__ T scratch[32 * M], result[M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -49,7 +49,7 @@ template <typename Op, typename T, int M> __device__ void of_block(T (&values)[M
     values[m] = result[m];
 }
 
-// Rows top … top + R − 1 of a matrix, as far as there are any; zeros beyond.
+// Rows top … top + R − 1 of a matrix; zeros beyond the last.
 template <typename T, int V, int G, int R>
 __device__ void load_rows(Pack<T, V> (&u)[R][G], const T *matrix, int top, int end, int columns, int start) {
   for (int g = 0; g < G; ++g) {
@@ -81,7 +81,7 @@ __device__ void dot_rows(T (&dots)[R * W], const Pack<T, V> (&u)[R][G], const T 
   of_block<Sum>(dots);
 }
 
-// target[i] = source[i] + Σ_w (source[i] · left[w]) right[w]; one block for R rows. They may be one matrix.
+// target[i] = source[i] + Σ_w (source[i] · left[w]) right[w]; one block for R rows. They may alias.
 template <typename T, int V, int G, int R, int W>
 __global__ void __launch_bounds__(512)
     rotate(const T *source, T *target, const T *left, const T *right, int rows, int columns) {
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(512)
     const int pack = g * blockDim.x + threadIdx.x;
     if (pack >= columns / V)
       continue;
-    // Summed up first, and rounded into the row once: rounding is what makes a matrix drift from unitary.
+    // Summed first and rounded into the row once: rounding makes a matrix drift from unitary.
     Pack<T, V> change[R] = {};
     for (int w = 0; w < W; ++w) {
       const Pack<T, V> along = load<T, V>(right + (long long)w * columns, pack);
@@ -180,15 +180,15 @@ __global__ void add_slabs(const T *partial, T *total, int slabs, int size, int p
   if (i >= size)
     return;
   T sum = 0;
-  // So many loads at a time, and the same order of summation.
+  // Several loads in flight, with the same order of summation.
 #pragma unroll 16
   for (int s = 0; s < slabs; ++s)
     sum += partial[(long long)s * size + i];
   total[i] = sum;
 }
 
-// target = source + dots right, for more columns than a row can be looked at along at once: the products are there.
-// A thread changes one pack of R rows. They may be one matrix.
+// target = source + dots right with given products, for more columns than registers hold. A thread changes one
+// pack of R rows. They may alias.
 template <typename T, int V, int R>
 __global__ void __launch_bounds__(256)
     add_products(const T *source, T *target, const T *dots, const T *right, int rows, int columns, int width) {

@@ -1,1 +1,1 @@
-"""The accuracy studies, one a file: cases, what is measured, figure and table; `exact` holds their judge."""
+"""The accuracy studies, one a file: cases, measurement, figure and table; `exact` is their reference."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 PROCRUSTES_STEP = 0.8
 # Pairs of vectors of the random target, vectors in a minibatch, and the step size in units of their ratio:
-# with 1, and vectors that are nearly orthogonal, the exact step would fit its minibatch.
+# with 1 the exact step would fit a minibatch of orthogonal vectors.
 PAIRS, BATCH, TARGET_STEP = 4096, 16, 1.0
-# Steps between two copies of the state, made where a run of n above the second number takes minutes.
+# Steps between two saved states, and n from which states are saved: such a run takes minutes.
 _SAVED_EVERY, _LARGE = 100, 1000
 
 # (U, gradient, step size, k, rng) → new U
@@ -34,11 +34,11 @@ FactoredMove = Callable[[Numbers, tuple[Numbers, Numbers], float, int, np.random
 
 TEXT = """Where does descent end up when every step has rank k, and how fast? "Project first" sketches \
 the part of the gradient that moves U; "compress first" sketches the gradient and takes the tangent of \
-the sketch, as the paper does. All methods of one panel see the same problem and the same minibatches, \
+the sketch, as the paper does. All methods of one panel have the same problem and the same minibatches, \
 and take steps of the same size.
 
 Upper row: the full-batch Procrustes problem ½‖UX − Y‖², n = 64, real, X of 4n columns, Y = U*X + noise, \
-step size 0.8; the gap of the loss to its minimum over matrices with the determinant of the start. Near \
+step size 0.8; the gap of the loss to its minimum over matrices with the initial determinant. Near \
 the minimum the gradient is dominated by a Hermitian part, which moves nothing: compressing it first \
 keeps that part and stalls. Gaps below 1e-15 of the loss are drawn there.
 
@@ -87,29 +87,28 @@ def _procrustes(case: Case, seed: np.random.SeedSequence) -> list[Row]:
     n, k, steps, noise = int(case["n"]), int(case["k"]), int(case["steps"]), float(case["noise"])
     rng = np.random.default_rng(seed)
     X, other = rng.standard_normal((2, n, 4 * n)) / math.sqrt(4 * n)
-    start, target = random_unitary(n, rng=rng), random_unitary(n, rng=rng)
+    initial, target = random_unitary(n, rng=rng), random_unitary(n, rng=rng)
     S, B = X @ X.T, (target @ X + noise * other) @ X.T
-    # tr(UᵀB) at the optimum, with the determinant of the start.
+    # tr(UᵀB) at the optimum, with the determinant of the initial matrix.
     u, sigma, vt = np.linalg.svd(B)
-    same = np.linalg.det(u) * np.linalg.det(vt) * np.linalg.det(start) > 0
+    same = np.linalg.det(u) * np.linalg.det(vt) * np.linalg.det(initial) > 0
     best = float(np.sum(sigma) - (0 if same else 2 * sigma[-1]))
     floor = 1e-15 * best
     rows: list[Row] = []
     for name, move in _PROCRUSTES_METHODS.items():
-        U, draws = start.copy(), np.random.default_rng(int(seed.generate_state(1)[0]))
+        U, source = initial.copy(), np.random.default_rng(int(seed.generate_state(1)[0]))
         for step in range(steps + 1):
             if step == 0 or step in _records(steps):
                 gap = best - float(np.sum(U * B))
                 rows.append({"name": name, "step": step, "gap": max(gap, floor)})
-            U = move(U, U @ S - B, PROCRUSTES_STEP, k, draws)
+            U = move(U, U @ S - B, PROCRUSTES_STEP, k, source)
     return rows
 
 
 def _target(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:
     n, k, steps = int(case["n"]), int(case["k"]), int(case["steps"])
     method = str(case["method"])
-    # One problem for all methods and ranks, which are cases of their own: it follows from the seed that all
-    # cases share, the first word, and the size.
+    # One problem for all methods and ranks, from the common first word of the seed, and the size.
     common = [int(np.ravel(np.asarray(seed.entropy, dtype=object))[0]), n]
     rng = np.random.default_rng(common)
     U, target = (random_unitary(n, dtype=np.complex64, rng=rng) for _ in range(2))
@@ -127,11 +126,11 @@ def _target(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
             rows.append(
                 {"name": method, "step": step, "gap": float(np.linalg.norm(U - target)) / math.sqrt(n)}
             )
-        # Minibatch and sampler of a step follow from its number, so that a run can be continued.
-        draws = np.random.default_rng([*common, step])
-        chosen = draws.integers(0, PAIRS, BATCH)
+        # The number of a step seeds its minibatch and sampler, so that a run can be continued.
+        source = np.random.default_rng([*common, step])
+        chosen = source.integers(0, PAIRS, BATCH)
         x, delta = X[:, chosen], (U @ X[:, chosen] - Y[:, chosen]) / BATCH
-        U = _TARGET_METHODS[method](U, (delta, x), eta, k, draws)
+        U = _TARGET_METHODS[method](U, (delta, x), eta, k, source)
         if n > _LARGE and (step + 1) % _SAVED_EVERY == 0:
             temporary = scratch.with_name("state.part.npz")
             np.savez(temporary, U=U, step=step + 1, rows=np.array([[r["step"], r["gap"]] for r in rows]))
@@ -189,7 +188,7 @@ _TARGET_METHODS: dict[str, FactoredMove] = {
     "all 16": _all_outer_products,
 }
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _STYLES: dict[str, dict[str, Any]] = {
     "project first (tangent)": {"color": "#009E73", "linewidth": 2.2},
     "compress first, exact SVD": {"color": "#D55E00"},

@@ -1,4 +1,4 @@
-"""Study: how the unitarity defect grows with the number of steps, and how healing stops it."""
+"""Study: growth of the unitarity defect with the number of steps, and healing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EPS = {
     "float16": 2.0**-10,
     "bfloat16": 2.0**-7,
 }
-# Steps whose factors are drawn together, and steps between two copies of the state.
+# Steps whose factors are sampled together, and steps between two saved states.
 _BLOCK = 500
 _SAVED_EVERY = 40 * _BLOCK
 
@@ -108,10 +108,10 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
     run = _Run(case, _start(n, dtype, str(case["form"]), entropy))
     first, rows = _load(scratch, run)
     narrow = {"float64": "float64", "complex64": "complex64"}.get(dtype, "float32")
-    # Once more: torch has come in since, with threads that small matrices have no use for.
+    # Again, for the threads of torch, which has been imported since.
     with np.errstate(all="ignore"), threadpool_limits(1):
         for block in range(first // _BLOCK, math.ceil(steps / _BLOCK)):
-            # Every block has its own generators, so that a run can be continued from any of them.
+            # One generator a block, so that a run can be continued from any of them.
             rng = np.random.default_rng([*entropy, block])
             lefts, rights = random_steps(rng, _BLOCK, n, k, NORM, complex_data=narrow == "complex64")
             for i in range(min(_BLOCK, steps - block * _BLOCK)):
@@ -156,7 +156,7 @@ class _Run:
             self.matrix = _stored_as_pair(self.matrix)
 
     def defect(self) -> float:
-        """‖UᴴU − I‖_F, NaN where there is no number left."""
+        """‖UᴴU − I‖_F, or NaN."""
         matrix = self.state()
         return math.sqrt(len(matrix)) * defect_of(matrix)
 
@@ -208,7 +208,7 @@ def _load(scratch: Path, run: _Run) -> tuple[int, list[Row]]:
         return int(saved["step"]), rows
 
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 _GREY = "0.45"
 
@@ -288,7 +288,7 @@ def _panel(
 
 
 def _curve(rows: list[dict[str, Any]], chosen: Case) -> tuple[Numbers, Numbers]:
-    """Steps and defects of the longest run there is."""
+    """Steps and defects of the longest run."""
     found = [row for row in rows if all(row[name] == value for name, value in chosen.items())]
     longest = max((row["steps"] for row in found), default=0)
     points = sorted((row["step"], row["defect"]) for row in found if row["steps"] == longest)

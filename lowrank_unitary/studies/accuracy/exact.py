@@ -1,4 +1,4 @@
-"""The judge of the accuracy studies: exact steps and exact defects, cheap enough for thousands of them."""
+"""The reference of the accuracy studies: exact steps and exact defects at O(kn²) and O(n³)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,17 @@ from ...reference import Extended, adjoint
 
 Numbers = np.ndarray[Any, Any]
 
-# Bits behind the point that are split off. Sums of products of two such numbers stay below 2⁵³ units as long
-# as the columns are shorter than 2⁶.
+# Bits behind the point that are split off. Sums of products of two such numbers stay below 2⁵³ units for
+# columns of norm below 2⁶.
 _BITS = 20
 
 
 def exact_step(unitary: Numbers, left: Numbers, right: Numbers, update: str) -> Extended:
-    """The exact result of one step for the numbers given, in extended precision.
+    """The exact result of one step U, left @ rightᴴ for the numbers given, in extended precision.
 
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ.
-    update : {"geodesic", "cayley", "polar"}
-        How U moves.
-
-    Returns
-    -------
-    ndarray of longdouble or clongdouble, shape (n, n)
-
-    Notes
-    -----
     The dense definitions of ``reference``, applied in the space of dimension 2k in which the step acts: with
     c = Uᴴ left, b = right and Q an orthonormal basis of both, f(cbᴴ) = I + Q [f(QᴴcbᴴQ) − I] Qᴴ. That is
-    O(kn²) where the dense ones are O(n³), and extended precision has no fast products.
+    O(kn²) in place of O(n³): extended precision has no fast products.
     """
     u, a, b = (reference.extended(x) for x in (unitary, left, right))
     c = adjoint(u) @ a
@@ -59,44 +44,19 @@ def error_of(result: Numbers, expected: Extended) -> float:
 
 
 def defect_of(unitary: Numbers) -> float:
-    """‖UᴴU − I‖_F / √n of the numbers given, exact to far below their rounding.
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        Of double or lower precision.
-
-    Returns
-    -------
-    float
-        NaN where U is not finite.
-    """
+    """‖UᴴU − I‖_F / √n of U in double or lower precision, exact to far below its rounding; NaN for NaN."""
     if not np.all(np.isfinite(unitary)):
         return math.nan
-    # Beyond the range of double precision it is infinite, and need not say so.
+    # Infinite beyond the range of double precision, without a warning.
     with np.errstate(all="ignore"):
         return float(np.linalg.norm(_defect(_double(unitary)))) / math.sqrt(len(unitary))
 
 
 def rounded_unitary(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Numbers:
-    """A Haar-distributed unitary matrix whose defect is that of rounding to the dtype, and no larger.
-
-    Parameters
-    ----------
-    n : int
-        Size.
-    dtype : dtype
-        Real or complex.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-    """
+    """A Haar-distributed unitary matrix whose defect is that of rounding to the dtype, and no larger."""
     wide = np.complex128 if dtype.kind == "c" else np.float64
     u = random_unitary(n, dtype=wide, rng=rng)
-    # The QR inside leaves some eps; a Newton–Schulz step with the exact defect leaves one rounding.
+    # QR leaves some eps; a Newton–Schulz step with the exact defect leaves one rounding.
     polished: Numbers = u - u @ _defect(u) / 2
     return polished.astype(dtype)
 
@@ -106,10 +66,10 @@ def _double(x: Numbers) -> Numbers:
 
 
 def _defect(u: Numbers) -> Numbers:
-    """UᴴU − I, with a relative error of eps or so, for U in double precision.
+    """UᴴU − I, with a relative error of about eps, for U in double precision.
 
-    A plain sum of products is off by as much as rounding of U changes the defect. So U = H + L with H on
-    a grid of 2⁻²⁰: HᴴH is then exact, and what L adds is small.
+    The error of a plain sum of products is of the size of the defect. So U = H + L with H on a grid of 2⁻²⁰:
+    HᴴH is exact, and L small.
     """
     high = np.round(u * 2.0**_BITS) * 2.0**-_BITS
     low = u - high
@@ -129,7 +89,7 @@ def _basis(W: Extended) -> Extended:
         for _ in range(2):
             for q in found:
                 v = v - q * np.sum(np.conj(q) * v)
-            # From the second pass on it is 1: that pass removes what rounding left of the others.
+            # 1 from the second pass on, which removes what rounding left of the others.
             rest = np.sqrt(np.sum(np.abs(v) ** 2))
             if rest <= dependent:
                 break

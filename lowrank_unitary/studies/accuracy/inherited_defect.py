@@ -1,4 +1,4 @@
-"""Study: what becomes of an initial unitarity defect under many large random steps."""
+"""Study: growth of an initial unitarity defect under many large random steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 UPDATES = ("geodesic", "polar")
 NORMS = (0.1, 0.5, 0.9, 2.0)
 DEFECT = 1e-3
-# A matrix with a larger defect is lost; its curve ends here.
+# The curve of a matrix with a larger defect ends.
 LOST = 1e3
 _BLOCK = 200
 
@@ -46,13 +46,13 @@ as U is unitary; a defect creeps up under long steps. The published form of tran
 that of polar projection takes leftᴴ left for the square of Uᴴ left, and multiplies the defect in every \
 long step.
 
-A curve that ends in a cross left the picture: its next value is above 1000 or NaN. All curves of one panel \
-and step norm see the same steps."""
+After a cross the next value of a curve is above 1000 or NaN. All curves of one panel \
+and step norm have the same steps."""
 
 
 def cases(full: bool) -> list[Case]:
     """One unit of work for every update, rank and step norm; every form makes the same steps."""
-    # What matters has happened after 600 steps, except that blow-ups at 0.9 are quoted after 2000.
+    # 600 steps show the growth; blow-ups at 0.9 are quoted after 2000.
     sizes = [(32, norm, 2000 if norm == 0.9 else 600) for norm in NORMS]
     if full:
         sizes += [(n, norm, 20_000) for n in (32, 128) for norm in NORMS]
@@ -77,7 +77,7 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
     records = {round(count) for count in np.geomspace(1, steps, 25)}
     start = _with_defect(n, rng)
     forms = _forms(str(case["update"]))
-    # Every form makes the steps up to the next multiple of the block, so that all see the same ones.
+    # Up to the next multiple of the block, so that every form makes the same steps.
     moved = {form: start.copy() for form in forms}
     rows: list[Row] = [_row(form, 0, start) for form in forms]
     with np.errstate(all="ignore"):
@@ -102,36 +102,23 @@ def _forms(update: str) -> dict[str, Move]:
 
 
 def shortcut(unitary: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Transport by U + [U right, left] M Wᴴ, where W = [right, Uᴴ left] and I + W M Wᴴ is the rotation.
-
-    Parameters
-    ----------
-    unitary : ndarray, shape (n, n)
-        U.
-    left, right : ndarray, shape (n, k)
-        The step left @ rightᴴ.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        What :func:`~lowrank_unitary.unitary_transport` gives if U is unitary: left stands for U Uᴴ left.
-    """
+    """Transport by U + [U right, left] M Wᴴ, with left for U Uᴴ left; I + W M Wᴴ is the rotation."""
     body = LowRankFactors(left, right).to_body(unitary)
     if not np.all(np.isfinite(body.left)):
         return np.full_like(unitary, np.nan)
     rotation = transport_rotation(body)
     W = np.concatenate([body.right, body.left], axis=-1)
-    # The rotation's own left factor spans the same space as W, perhaps in another basis.
+    # The rotation's left factor spans the same space as W, perhaps in another basis.
     weights = np.linalg.lstsq(W, rotation.left)[0]
     moved: Numbers = np.concatenate([unitary @ right, left], axis=-1) @ weights
     return unitary + moved @ adjoint(rotation.right)
 
 
 def _with_defect(n: int, rng: np.random.Generator) -> Numbers:
-    """A random orthogonal matrix with a symmetric disturbance, of the defect DEFECT to four digits."""
+    """A random orthogonal matrix with a symmetric perturbation, of the defect DEFECT to four digits."""
     disturbance = rng.standard_normal((n, n))
     disturbance += disturbance.T
-    # UᴴU − I is twice the disturbance, and its square, smaller by 1e-3.
+    # UᴴU − I is twice the perturbation, and its square, smaller by 1e-3.
     disturbance *= 0.5 * DEFECT / np.linalg.norm(disturbance)
     unitary: Numbers = random_unitary(n, rng=rng)
     return unitary @ (np.eye(n) + disturbance)
@@ -140,19 +127,7 @@ def _with_defect(n: int, rng: np.random.Generator) -> Numbers:
 def random_steps(
     rng: np.random.Generator, count: int, n: int, k: int, norm: float, complex_data: bool = False
 ) -> tuple[Numbers, Numbers]:
-    """Gaussian factors of `count` steps of the given spectral norm, in double precision.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    count, n, k : int
-    norm : float
-    complex_data : bool
-
-    Returns
-    -------
-    left, right : ndarray, shape (count, n, k)
-    """
+    """Gaussian factors (count, n, k) of steps of the given spectral norm, in double precision."""
     lefts, rights = rng.standard_normal((2, count, n, k))
     if complex_data:
         imaginary = rng.standard_normal((2, count, n, k))
@@ -214,7 +189,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return result
 
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _COLOURS = {0.1: "#56B4E9", 0.5: "#009E73", 0.9: "#E69F00", 2.0: "#D55E00"}
 _LINES: dict[str, dict[str, Any]] = {
     "ours": {"linestyle": "-", "linewidth": 2.2},
@@ -237,7 +212,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 axes.plot(*end, "x", color=style["color"], ms=8)
             above = np.flatnonzero(inside & (defects > 50 * DEFECT))
             if form == "published" and (len(above) or end[1] > 2 * DEFECT):
-                # In one colour for all norms, so each curve says which it is, where it rises.
+                # One colour for all norms: each curve is labelled where it rises.
                 at = above[0] if len(above) else -1
                 axes.annotate(
                     f"norm {norm:g}", (steps[at], defects[at]), xytext=(-4, 4), textcoords="offset points",
@@ -254,7 +229,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _curve(rows: list[dict[str, Any]], form: str, norm: float) -> tuple[Numbers, Numbers]:
-    """Steps and defects of the longest run there is."""
+    """Steps and defects of the longest run."""
     chosen = [row for row in rows if (row["form"], row["step_norm"]) == (form, norm)]
     longest = max((row["steps"] for row in chosen), default=0)
     points = sorted((row["step"], row["defect"]) for row in chosen if row["steps"] == longest and row["step"])
@@ -262,7 +237,7 @@ def _curve(rows: list[dict[str, Any]], form: str, norm: float) -> tuple[Numbers,
 
 
 def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The defect at the end of every run, relative to that at its start."""
+    """The final defect of every run, relative to the initial one."""
     header = ["update", "n", "k", "step norm", "steps", "this library", "published form", "shortcut"]
     lines = []
     keys = ("update", "n", "k", "step_norm", "steps")

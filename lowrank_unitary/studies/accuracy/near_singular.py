@@ -1,4 +1,4 @@
-"""Study: polar projection of a step that comes near a singular matrix."""
+"""Study: polar projection near a singular matrix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Singular values below 1 that are not small themselves. No two are ever equal: the published form fails at
-# repeated ones, whatever their size, and that is not the question here.
+# Singular values below 1 that are not small. No two are equal: the published form fails at repeated ones of
+# any size.
 MODERATE = (0.5, 0.7)
 DRAWS = 5
 
@@ -27,7 +27,7 @@ TEXT = """How exact is polar projection where the nearest unitary matrix is almo
 left and b = right the step is built so that the singular values of I + c bᴴ below 1 are known: one or two \
 of them are small, σ_min (on the horizontal axis) and 2σ_min, the others between 0.5 and 1. The error is \
 the spectral norm of the difference from the exact polar projection of the rounded numbers, computed in \
-extended precision; the median of a few draws.
+extended precision; the median of a few samples.
 
 The dotted lines are the unit roundoff eps/2 times the condition number of the unitary polar factor, which \
 no method can be expected to beat: 1/σ_n for complex data, but 2/(σ_n + σ_(n−1)) for real data (Higham, \
@@ -36,7 +36,7 @@ by a change of the sign of its determinant. That happens once rounding can carry
 ends before. So a real step of rank 1 stays exact to rounding, and two small singular values make it as \
 sensitive as complex ones are.
 
-Whatever becomes of the error, the result has to be unitary. Lower row: its defect ‖UᴴU − I‖/√n \
+Whatever the error, the result has to be unitary. Lower row: its defect ‖UᴴU − I‖/√n \
 (Frobenius). The Gram core stops with NaN (a cross) where it has lost half of its digits; "auto" passes \
 over to the orthonormal core in time. The published form adds 1e-8 to the squares of the singular values, \
 and its result ceases to be unitary where these are small; at rank 1 single precision does the same."""
@@ -59,7 +59,7 @@ def cost(case: Case) -> float:
 
 
 def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:
-    """Every core and the published form at every σ_min, on the same draws."""
+    """Every core and the published form at every σ_min, on the same samples."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(str(case["dtype"]))
     n, k, small = int(case["n"]), int(case["k"]), int(case["small"])
@@ -113,16 +113,16 @@ def near_singular_step(
     corner = (values * np.sqrt((2 - values**2) / (1 - values**2))).astype(wide)
     if complex_data:
         corner *= np.exp(2j * math.pi * rng.random(k))
-    # Other columns of the same product: the planes shall not be seen in them.
+    # Mixed columns of the same product, which do not show the planes.
     turned = random_unitary(k, dtype=wide, rng=rng)
     c, b = (b * (corner - 1) + g) @ turned, b @ turned
-    # Products in extended precision, so that the only rounding is that of the factors given.
+    # Products in extended precision: only the factors are rounded.
     left = reference.extended(unitary) @ reference.extended(c)
     return unitary, left.astype(dtype), b.astype(dtype)
 
 
 def condition(values: Numbers, dtype: np.dtype[Any]) -> float:
-    """Condition number of the unitary polar factor, by the dtype's kind, for singular values up to 1."""
+    """Condition number of the unitary polar factor, real or complex, for singular values up to 1."""
     least, next_least = np.sort(np.append(values, 1.0))[:2]
     return float(1 / least if dtype.kind == "c" else 2 / (least + next_least))
 
@@ -170,7 +170,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return result
 
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _STYLES: dict[str, dict[str, Any]] = {
     "auto": {"color": "#009E73", "linewidth": 5.0, "alpha": 0.35},
     "gram": {"color": "#D55E00", "linewidth": 1.4},

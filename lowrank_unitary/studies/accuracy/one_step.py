@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 UPDATES = ("geodesic", "cayley", "polar")
 DTYPES = ("float64", "complex128", "float32", "complex64", "float16")
 RANKS = (1, 4)
-# Steps shorter than this would be made of numbers that half precision has too few of.
+# Shorter steps have too few numbers in half precision.
 SHORTEST = {"float16": 1e-6}
 DRAWS = 3
 DOUBLE, SINGLE = ("float64", "complex128"), ("float32", "complex64")
@@ -33,13 +33,13 @@ a random unitary matrix. The error is the spectral norm of the difference from t
 same numbers, computed in extended precision. The defect is ‖UᴴU − I‖/√n (Frobenius) of the result; \
 rounding an exactly unitary matrix costs 0.3 eps of its dtype already.
 
-Upper row: error; lower row: defect. Each point is the median of a few draws, the worse one of real and \
-complex data. The library's cores are drawn in colour: "gram" works with products only, "orthonormal" \
+Upper row: error; lower row: defect. Each point is the median of a few samples, the worse one of real and \
+complex data. The library's cores are shown in colour: "gram" works with products only, "orthonormal" \
 with a QR, "auto" chooses by value and is what is used unless asked otherwise. A curve that ends in a \
 cross was followed by NaN: the Gram core refuses where it has lost half of its digits. For collinear \
 factors (right parallel to Uᴴ left) everything cancels in the real transport step.
 
-The published form of projUNN, for double precision, is drawn in grey: at rank 1 its core is computed in \
+The published form of projUNN, for double precision, is shown in grey: at rank 1 its core is computed in \
 single precision, and its polar projection adds an absolute 1e-8 under a root. It has no Cayley curve."""
 
 
@@ -65,7 +65,7 @@ def cost(case: Case) -> float:
 
 
 def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:
-    """Every core and the published form at every step norm, on the same draws."""
+    """Every core and the published form at every step norm, on the same samples."""
     rng = np.random.default_rng(seed)
     update, dtype = str(case["update"]), np.dtype(str(case["dtype"]))
     forms = _forms(update, dtype)
@@ -101,7 +101,7 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
 def draw_step(
     rng: np.random.Generator, n: int, k: int, dtype: np.dtype[Any], kind: str, norm: float
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """A random unitary matrix and a step of the given spectral norm, both factors equally long."""
+    """A random unitary matrix and a step of the given spectral norm, with factors of equal norms."""
     unitary = rounded_unitary(n, dtype, rng)
     shape = (2, n, k)
     left, right = rng.standard_normal(shape)
@@ -116,7 +116,7 @@ def draw_step(
 def _forms(
     update: str, dtype: np.dtype[Any]
 ) -> list[tuple[str, str, Callable[[Numbers, Numbers, Numbers], Numbers]]]:
-    """Name, core and function of everything that is compared."""
+    """Name, core and function of all compared forms."""
 
     def ours(core: str) -> Callable[[Numbers, Numbers, Numbers], Numbers]:
         if update == "polar":
@@ -124,7 +124,7 @@ def _forms(
         return lambda *step: unitary_transport(*step, update=update, core=core)
 
     forms = [("ours", core, ours(core)) for core in CORES]
-    # LAPACK knows no half precision, and the published form has no Cayley curve.
+    # LAPACK has no half precision, and the published form no Cayley curve.
     if update != "cayley" and dtype.name != "float16":
         forms.append(
             ("published", "published", published.polar if update == "polar" else published.transport)
@@ -172,7 +172,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return result
 
 
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _STYLES: dict[str, dict[str, Any]] = {
     "auto": {"color": "#009E73", "linewidth": 5.0, "alpha": 0.35},
     "gram": {"color": "#D55E00", "linewidth": 1.4},
@@ -199,7 +199,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], quantity: str) -> None:
         for k, kind, line in ((4, "generic", "-"), (1, "generic", ":"), (1, "collinear", "-.")):
             chosen = [row for row in rows if (row["core"], row["k"], row["kind"]) == (core, k, kind)]
             chosen = [row for row in chosen if row["dtype"] in dtypes]
-            # Collinear steps matter where something cancels, and half precision hides the rank.
+            # Collinear steps show cancellation; half precision hides the rank.
             if (kind == "collinear" and name != "gram") or (name == "half" and k == 1):
                 continue
             norms = sorted({row["norm"] for row in chosen})
@@ -231,7 +231,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], quantity: str) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Largest errors and defects over all draws, for every dtype and update."""
+    """Largest errors and defects over all samples, for every dtype and update."""
     header = [
         "update", "dtype", "n", "auto, norms to 1", "auto, norm 1000", "published, norms to 1",
         "published, norm 1000", "defect, auto", "defect, published", "0.3 eps",

@@ -1,4 +1,4 @@
-"""Study: what samplers capture of a gradient, and what they do to the update."""
+"""Study: the energy of a gradient that samplers capture, and the error of the update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .exact import Numbers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The spectral norm of the tangent step that the rotations are compared at.
+# The spectral norm of the tangent step at which the rotations are compared.
 STEP = 0.5
 
 # A sampler: (matrix, k, rng) → left, right.
@@ -33,7 +33,7 @@ SPECTRA: dict[str, Callable[[Numbers], Numbers]] = {
     "flat": np.ones_like,
 }
 
-# Draws of the gradient; those beyond the first ten are for the captured energy alone.
+# Samples of the gradient; those beyond the first ten are for the captured energy alone.
 DRAWS, ROTATED = 60, 10
 
 TEXT = """How much of a gradient does a sketch of rank k keep, and how wrong is the update that is made \
@@ -72,7 +72,7 @@ def cost(case: Case) -> float:
 
 
 def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row]:
-    """Energy that is lost and error of the rotation, sampler by sampler and draw by draw."""
+    """Lost energy and error of the rotation, for every sampler and sample."""
     rng = np.random.default_rng(seed)
     n, k = int(case["n"]), int(case["k"])
     s = SPECTRA[str(case["spectrum"])](np.arange(1.0, n + 1))
@@ -144,7 +144,7 @@ def _torch(matrix: Numbers, k: int, rng: np.random.Generator) -> tuple[Numbers, 
     import torch
 
     torch.set_num_threads(1)
-    # It knows the global generator only.
+    # It uses the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(rng))
         u, s, v = torch.svd_lowrank(torch.from_numpy(matrix), q=min(k + 8, min(matrix.shape)), niter=2)
@@ -170,13 +170,13 @@ _SAMPLERS: dict[str, tuple[float, Sampler]] = {
 }
 if importlib.util.find_spec("torch"):
     _SAMPLERS["torch, q = 2"] = (1.0, _torch)
-# Products with the matrix or its adjoint; of a tangent sketch, with the tangent.
+# Products with the matrix or its adjoint, or with the tangent.
 _PASSES = {
     "krylov, q = 2": "6", "randomized, q = 2": "6", "randomized, q = 1": "4", "randomized, q = 0": "2",
     "single pass": "1", "columns": "2", "lsi": "2", "scikit-learn, q = 2": "6", "torch, q = 2": "6",
     "published lsi": "2", "published lsi, gradient × 1e-6": "2", "tangent, q = 0": "2", "tangent, q = 1": "4",
 }  # fmt: skip
-# Colours by M. Okabe and K. Ito, told apart by every kind of colour vision.
+# Colours by M. Okabe and K. Ito, distinct for every kind of colour vision.
 _STYLES: dict[str, dict[str, Any]] = {
     "tangent, q = 0": {"color": "#009E73", "marker": "o"},
     "tangent, q = 1": {"color": "#0072B2", "marker": "o"},
@@ -226,7 +226,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     handles, labels = panels[1, 0].get_legend_handles_labels()
     result.legend(
         handles, labels, loc="outside upper center", ncols=4, frameon=False, title_fontsize=12,
-        title=f"Sketches of rank k, n = {n}, float64: median and range of all draws",
+        title=f"Sketches of rank k, n = {n}, float64: median and range of all samples",
     )  # fmt: skip
     return result
 
@@ -240,7 +240,7 @@ def _summary(
         if (row["spectrum"], row["sampler"]) == (spectrum, sampler) and not math.isnan(row[quantity])
     ]
     ks = sorted({row["k"] for row in chosen})
-    # A loss at rounding level has either sign; the axis is logarithmic.
+    # A loss at rounding level may be negative; the axis is logarithmic.
     drawn = [[max(row[quantity], 1e-16) for row in chosen if row["k"] == k] for k in ks]
     return tuple(  # type: ignore[return-value]
         np.array(part) for part in (ks, *([f(x) for x in drawn] for f in (np.median, np.min, np.max)))
@@ -248,7 +248,7 @@ def _summary(
 
 
 def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Mean energy that is kept, for the ranks in turn."""
+    """Mean captured energy for every rank."""
     n = min(row["n"] for row in rows)
     rows = [row for row in rows if row["n"] == n]
     spectra = [name for name in SPECTRA if any(row["spectrum"] == name for row in rows)]

@@ -1,4 +1,4 @@
-"""The random test matrices of sketches, for those who apply them themselves."""
+"""The random test matrices of sketches."""
 
 from __future__ import annotations
 
@@ -26,48 +26,37 @@ def random_test_matrix(
     xp: Namespace = np,
     device: Any = None,
 ) -> Array:
-    """Part of the random matrix that a sketch is made with; entries of mean 0 and E|ω|² = 1.
+    """Part of the random test matrix of a sketch; entries of mean 0 and E|ω|² = 1.
 
-    An entry is a function of the seed, its row and its column, and of nothing else: the same on every
-    namespace and device, in a matrix of any size, and in any part of it.
+    An entry is a function of the seed, its row and its column alone: the same on every namespace and device,
+    in a matrix of any size, and in any part of it.
 
     Parameters
     ----------
     rows, columns : int
         Size of the part.
     kind : {"gaussian", "rademacher", "sparse_sign"}
-        Normal numbers; ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8) (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of
-        each row and zeros elsewhere, which for ℓ < 8 is the same as ±1. Where they are depends on ℓ, so that
-        sparse signs cannot be cut into columns.
+        Normal; ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8) (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of each
+        row and zeros elsewhere, for ℓ < 8 the same as ±1. The places depend on ℓ: sparse signs cannot be cut
+        into columns.
     first_row, first_column : int
-        Where the part begins.
+        First row and column of the part.
     dtype : dtype of the namespace, optional
-        float32, float64, complex64 or complex128; by default that of the namespace, float64
-        for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without ``jax_enable_x64``.
+        float32, float64, complex64 or complex128; by default that of the namespace.
     batch : tuple of int
-        Leading axes: a stream for every matrix, the first of which is that of a matrix alone.
-    rng : int, numpy.random.Generator, torch.Generator, JAX key or None
-        Source of randomness.
-    xp : namespace
-        numpy, torch, jax.numpy, cupy, …
-    device : device of the namespace, optional
-        Where the result is to live.
+        Leading axes: one stream for every matrix, the first that of a single matrix.
+    rng : as for :func:`svd_sketch`
+    xp, device : as for :func:`random_unitary`
 
     Returns
     -------
     array, shape (…, rows, columns)
 
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments outside the stated ranges.
-
     Notes
     -----
-    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers from
-    two words by Box and Muller, with 23 bits each, so that none is larger than 5.8. Random bits agree to the
-    last, values to rounding. An int seed gives the same as ``jax.random.key`` of it, which drops all but its
-    lower 32 bits where JAX runs without float64.
+    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers by Box
+    and Muller from 23 bits each, so none is larger than 5.8. Random bits agree exactly, values to rounding.
+    A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 bits of it.
 
     References
     ----------
@@ -75,7 +64,7 @@ def random_test_matrix(
 
     Examples
     --------
-    A matrix that lives in two parts, each of which draws its own rows:
+    A matrix in two parts, each of which makes its own rows:
 
     >>> import numpy as np
     >>> import lowrank_unitary as lu
@@ -103,7 +92,7 @@ def random_test_matrix(
 
 @dataclass(frozen=True)
 class Samples:
-    """Where the columns of the test matrices of an operator come from."""
+    """The source of the columns of an operator's test matrices."""
 
     op: Operator
     kind: str
@@ -112,9 +101,9 @@ class Samples:
 
     @classmethod
     def of(cls, op: Operator, test_matrix: Array | str, rank: int, rng: RNG, *, rows: int) -> Samples:
-        """What a caller asked for, checked; `rows` are those that a matrix must have if given."""
+        """The checked source; `rows` are those that a given matrix must have."""
         if isinstance(test_matrix, str):
-            # One key for all blocks of a call: a Generator advances once, however many there are.
+            # One key for all blocks of a call: a Generator advances once.
             return cls(op, validate.choice("test_matrix", test_matrix, KINDS), None, key_of(rng, op.like))
         if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
             raise ValueError(
@@ -133,11 +122,11 @@ class Samples:
         return random_block(self.op.xp, shape, self.op.like, self.rng, RIGHT, self.kind, (0, first))
 
     def width(self, width: int) -> int:
-        """How many columns there are: those of a matrix that was given, or as many as are wanted."""
+        """The number of columns: that of a given matrix, or `width`."""
         return width if self.given is None else int(self.given.shape[-1])
 
     def measuring(self, columns: int) -> Array:
-        """Columns that no basis is made of, always Gaussian."""
+        """Gaussian columns that no basis is made of."""
         shape = (*self.op.batch, self.op.columns, columns)
         return random_block(self.op.xp, shape, self.op.like, self.rng, ERRORS)
 

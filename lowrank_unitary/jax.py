@@ -144,7 +144,7 @@ def unitary_adam(
     learning_rate, rank, update, heal, seed : as for :func:`unitary_sgd`
     b1, b2 : float
         The decays of the average tangent and of its mean squares, from 0 to less than 1.
-    scaling, nesterov, eps : as for :func:`~lowrank_unitary.momentum_step`
+    eps, scaling, nesterov : as for :func:`~lowrank_unitary.momentum_step`
 
     Notes
     -----

@@ -95,8 +95,7 @@ def momentum_step(
     nesterov : bool
         The direction is β₁M plus the last term once more, (1 − β₁)A or A.
     eps : float
-        Added to every root mean square that the direction is divided by, as in Adam: gradients far below it
-        do not move U.
+        Added to every root mean square that the direction is divided by, as in Adam.
 
     Returns
     -------
@@ -111,8 +110,8 @@ def momentum_step(
     best k columns. In the body frame M is a tangent at every U.
 
     ``"scalar"`` divides the direction by the root mean square r of all entries of the tangents, ``"rows"``
-    entry (i, j) by √(r_i r_j), which keeps it a tangent. The step is then independent of the scale of the
-    loss, where eps is 0 or far below it. A zero gradient gives a zero direction.
+    entry (i, j) by √(r_i r_j), which keeps it a tangent. Where ``eps`` is far below them, the step is
+    independent of the scale of the loss. A zero gradient gives a zero direction.
 
     References
     ----------

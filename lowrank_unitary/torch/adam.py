@@ -19,15 +19,16 @@ class UnitaryAdam(UnitaryOptimiser):
 
     Parameters
     ----------
-    params, rank, weight_decay, maximize, update, heal, seed, unitary : as for :class:`UnitarySGD`
+    params, rank, weight_decay, maximize, update, heal, seed, unitary, check : as for
+        :class:`UnitarySGD`
     lr : float or torch.Tensor
         Learning rate. The tangent that a unitary matrix moves along has entries of root mean square 1.
     betas : (float, float)
         Decay of the averages of the gradient and of its squares. ``(0.0, 0.99)`` is RMSprop with torch's
         decay, but for the bias correction of the first steps.
     eps : float
-        Added to the root mean squares that a direction is divided by, of a unitary parameter as for
-        :func:`lowrank_unitary.momentum_step`.
+        Added to the root mean squares that a direction is divided by; for a unitary parameter they are those
+        of the tangent part of the gradient.
     scaling : {"scalar", "rows"}
         As for :func:`lowrank_unitary.momentum_step`.
 

@@ -45,12 +45,11 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
     Notes
     -----
-    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter`` that differs in nothing else.
-    It survives ``module.to(…)``, ``load_state_dict``, steps, ``copy.deepcopy``, pickles and other processes.
-    It is lost where torch puts an unrelated parameter in its place: ``to_empty`` of a module on the meta
-    device and ``load_state_dict(…, assign=True)``. A parameter group with ``unitary=True`` needs no mark.
-    ``torch.nn.Parameter`` refuses a marked parameter as its argument, as it does all subclasses: give it
-    ``parameter.detach()``.
+    The mark is the type of the parameter, a subclass of ``torch.nn.Parameter``. It survives
+    ``module.to(…)``, ``load_state_dict``, steps, ``copy.deepcopy``, pickles and other processes, but not
+    ``to_empty`` of a module on the meta device and ``load_state_dict(…, assign=True)``, which make unrelated
+    objects. A parameter group with ``unitary=True`` needs no mark. ``torch.nn.Parameter`` takes
+    ``parameter.detach()`` of a marked one, as of all subclasses.
 
     Examples
     --------

@@ -44,8 +44,8 @@ class UnitarySGD(UnitaryOptimiser):
     unitary : bool
         Whether all parameters are unitary, unless their group says otherwise.
     check : bool
-        Raise at the first step of a unitary parameter that four random probes find far from unitary, by more
-        than rounding explains; O(n²), once.
+        Whether the first step of a unitary parameter raises an error if four random probes find it further
+        from unitary than rounding explains; O(n²).
 
     Notes
     -----

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from profiles import covering
+from profiles import covering, of_profile
 
 jax.config.update("jax_enable_x64", True)
 
@@ -44,6 +44,15 @@ BACKENDS = (
     Backend("torch", torch, "cpu"),
     Backend("jax", jax.numpy),
 )
+
+
+def at_once(xp, function):
+    """The function; on JAX in the quick profile compiled as a whole.
+
+    One operation after another, as in the thorough profile, takes JAX several times as long.
+    """
+    compiled = xp is jax.numpy and of_profile(quick=True, thorough=False)
+    return jax.jit(function) if compiled else function
 
 
 def _name(value):

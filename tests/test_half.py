@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from backends import at_once
 from cases import ROTATIONS, UPDATES, make_step, normal
 from profiles import covering, thorough
 
@@ -41,7 +42,7 @@ def test_every_entry_of_a_step_is_the_exact_one_rounded_once(store, update, size
     step = make_step(3, 24, k, "float32", norm=norm, batch=(2,))
     U = lu.random_unitary(24, dtype=dtype, batch=(2,), rng=1, xp=xp)
     left, right = xp.asarray(step.left), xp.asarray(step.right)
-    result = apply(U, left, right)
+    result = at_once(xp, apply)(U, left, right)
     assert result.dtype == U.dtype
     exact = dense(single(U), step.left, step.right)
     # Half a unit in the last place, which is absolute below the normal range of float16; and what the
@@ -77,10 +78,11 @@ def test_a_whole_step_from_a_gradient_in_half_or_single_precision(store, sketch)
     G = normal(np.random.default_rng(1), (16, 16), "float32")
     options = {"rank": 2, "sketch": sketch, "rng": 3}
     expected = lu.unitary_step(single(U), G, 0.1, **options)
-    moved = lu.unitary_step(U, xp.asarray(G), 0.1, **options)
+    move = at_once(xp, lambda U, G: lu.unitary_step(U, G, 0.1, **options))
+    moved = move(U, xp.asarray(G))
     assert moved.dtype == U.dtype
     assert np.abs(single(moved) - expected).max() <= 0.6 * eps * np.abs(expected).max()
-    halved = lu.unitary_step(U, xp.asarray(G, dtype=dtype), 0.1, **options)
+    halved = move(U, xp.asarray(G, dtype=dtype))
     assert halved.dtype == U.dtype
 
 
@@ -117,7 +119,7 @@ def test_half_precision_without_double_precision_in_jax_keeps_its_accuracy():
         U = lu.random_unitary(16, dtype=jax.numpy.bfloat16, rng=0, xp=jax.numpy)
         a, b = (jax.numpy.asarray(normal(np.random.default_rng(i), (16, 1), "float32")) / 16 for i in (1, 2))
         for apply, dense in UPDATES.values():
-            moved = apply(U, a, b, heal=1, rng=0)
+            moved = at_once(jax.numpy, lambda *x, f=apply: f(*x, heal=1, rng=0))(U, a, b)
             exact = dense(single(lu.heal_unitary(U, 1, rng=0)), np.asarray(a), np.asarray(b))
             assert moved.dtype == U.dtype
             assert np.abs(single(moved) - exact).max() <= 2.0**-7 * np.abs(exact).max()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-from backends import on_every_backend
+from backends import at_once, on_every_backend
 from cases import ONE_OF_EACH, ct, normal
 
 import lowrank_unitary as lu
@@ -58,13 +58,20 @@ def test_a_pair_of_callables_is_enough(backend, method, dtype):
     omega = lu.random_test_matrix(
         N, 11, dtype=getattr(backend.xp, dtype), xp=backend.xp, device=backend.device, rng=1
     )
-    sketch = lu.svd_sketch(pair, 3, method=method, test_matrix=omega)
-    expected = lu.svd_sketch(lu.LowRankFactors(left, right), 3, method=method, test_matrix=omega)
+    factors_there = lu.LowRankFactors(left, right)
+    sketch, expected = at_once(
+        backend.xp,
+        lambda omega: [
+            lu.svd_sketch(matrix, 3, method=method, test_matrix=omega) for matrix in (pair, factors_there)
+        ],
+    )(omega)
     for x, y in zip(sketch, expected, strict=True):
         # Singular vectors agree to rounding, their products being the same.
         np.testing.assert_allclose(to_numpy(x), to_numpy(y), atol=1e3 * np.finfo(dtype).eps * float(N))
-    error = lu.sketch_error(pair, expected, rng=3)
-    known = lu.sketch_error(lu.LowRankFactors(left, right), expected, rng=3)
+    error, known = at_once(
+        backend.xp,
+        lambda sketch: [lu.sketch_error(matrix, sketch, rng=3) for matrix in (pair, factors_there)],
+    )(expected)
     assert float(to_numpy(error.frobenius)) == pytest.approx(float(to_numpy(known.frobenius)), rel=1e-4)
 
 

@@ -138,7 +138,7 @@ def test_figures_and_tables_are_made_of_whatever_rows_there_are(tmp_path):
     for study, listed in ((drift.STUDY, drifting), (sketch.STUDY, [small]), (descent.STUDY, [problem])):
         rows = [{**case, **row} for case in listed for row in study.measure(case, SEED, tmp_path / "state")]
         quantity = {"drift": "defect", "sketch": "lost", "descent": "gap"}[study.name]
-        for shown in (rows[:1], rows, [*rows, {**rows[-1], quantity: math.nan}]):
+        for shown in (rows[:1], [*rows, {**rows[-1], quantity: math.nan}]):
             study.figure(shown).savefig(tmp_path / "figure.png", dpi=40)
             header, lines = study.table(shown)
             assert all(len(line) == len(header) for line in lines)

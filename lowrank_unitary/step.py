@@ -8,7 +8,17 @@ import numpy as np
 
 from ._array import Array, Namespace, astype, core_dtype, thin_dtype, validate
 from ._kernels import UPDATES
-from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
+from ._linalg import (
+    RNG,
+    check_rng,
+    hstack,
+    is_column_major,
+    key_of,
+    pull_back,
+    rotate_rows,
+    scaled_columns,
+    whole_step,
+)
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
 from .rotation.transport import TRANSPORTS, transport_rotation
@@ -227,13 +237,13 @@ def unitary_step(
     validate.choice("update", update, UPDATES)
     validate.choice("sketch", sketch, SKETCHES)
     validate.count("heal", heal)
-    tangent = Tangent.of(unitary, gradient)
+    tangent = Tangent.of(unitary, gradient, of_unitary=True)
     xp, n = tangent.xp, tangent.gradient.columns
     k = validate.rank(rank, n)
-    eta = validate.real_scalar(xp, "step_size", step_size, unitary)
-    if overwrite_unitary:
-        moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
-        validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
+    batch = np.broadcast_shapes(tuple(unitary.shape[:-2]), tangent.batch)
+    eta = validate.real_scalar(xp, "step_size", step_size, unitary, batch=batch)
+    if validate.flag("overwrite_unitary", overwrite_unitary):
+        validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     draws = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
@@ -273,6 +283,7 @@ def _step_of_factors(
     """Move U by left rightᴴ along a curve or by projection, after all checks."""
     validate.choice("core", core, CORES)
     validate.count("heal", heal)
+    validate.flag("overwrite_unitary", overwrite)
     # Small matrices feel every microsecond of the checks, and the common case passes them at a glance.
     if (k := validate.plain_rank(unitary, left, right)) is not None:
         return _step(validate.NUMPY, k, (), unitary, left, right, update, core, heal, rng, overwrite)
@@ -312,6 +323,8 @@ def _step(
         moved = _step_of_factors(unitary.mT, left, right, update, core, heal, rng, overwrite)
         return unitary if overwrite else moved.mT
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
+    if Z is None:
+        check_rng(rng, unitary)
     if core == "auto":
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:

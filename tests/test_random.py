@@ -348,7 +348,7 @@ def test_all_kinds_of_seeds_are_taken():
         (lambda: block(-1, 2), "rows must be 0 or more"),
         (lambda: block(2, 2, first_row=-1), "first_row must be 0 or more"),
         (lambda: block(2, 2, first_row=(1 << 31) - 1), "first_row must be at most 2³¹ − 2"),
-        (lambda: block(2, 2, first_column=1 << 32), "first_column must be at most 2³¹ − 2"),
+        (lambda: block(2, 2, first_column=1 << 32), "first_column must be at most 2³¹"),
         (lambda: block(2, 2, kind="sparse_sign", first_column=1), "first_column must be 0"),
     ],
 )

@@ -437,3 +437,14 @@ def test_steps_go_on_after_the_main_thread_has_ended():
         check=False,
     )
     assert done.stdout.split() == ["thread", "True", "exit", "True"], done.stderr
+
+
+def test_without_the_compiler_of_numba_the_generic_line_makes_the_numbers():
+    code = "import lowrank_unitary as lu; print(*lu.random_test_matrix(4, 2, rng=0).ravel().tolist())"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = np.asarray(done.stdout.split(), dtype=float).reshape(4, 2)
+    np.testing.assert_allclose(made, lu.random_test_matrix(4, 2, rng=0), rtol=1e-12)

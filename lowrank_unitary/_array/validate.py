@@ -96,12 +96,20 @@ def _one_library(arrays: dict[str, Array]) -> Namespace:
 
 
 def _one_device(arrays: dict[str, Array]) -> None:
-    devices = {name: compat.device(x) for name, x in arrays.items() if not is_traced(x)}
+    # What holds nothing, JAX leaves on any device.
+    devices = {name: _where(x) for name, x in arrays.items() if not is_traced(x) and 0 not in x.shape}
     if len(set(map(str, devices.values()))) > 1:
         places = ", ".join(f"{name}: {device}" for name, device in devices.items())
         raise ValueError(f"{_and(arrays)} must be on one device, got {places}: move them first.")
-    if (name := next((name for name, x in arrays.items() if compat.is_cupy_array(x)), None)) is not None:
+    if (name := next((name for name in devices if compat.is_cupy_array(arrays[name])), None)) is not None:
         on_current_device(name, devices[name])
+
+
+def _where(x: Array) -> Any:
+    """The device of an array; of JAX arrays that are spread over several all of them, however they are."""
+    if compat.is_jax_array(x) and len(devices := x.devices()) > 1:
+        return sorted(devices, key=lambda device: device.id)
+    return compat.device(x)
 
 
 def on_current_device(name: str, device: Any) -> None:

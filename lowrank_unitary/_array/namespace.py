@@ -128,13 +128,14 @@ def placement(like: Array) -> Any:
         return compat.device(like)
     if is_traced(like):
         return None
-    if len(like.sharding.device_set) == 1:
+    spread: set[Any] = like.sharding.device_set
+    if len(spread) == 1:
         return compat.device(like)
     # A small array, whole on every device: the partition of `like` need not fit its shape.
     sharding = sys.modules["jax"].sharding
     mesh = getattr(like.sharding, "mesh", None)
     if mesh is None:
-        devices = sorted(like.sharding.device_set, key=lambda device: device.id)
+        devices = sorted(spread, key=lambda device: device.id)
         mesh = sharding.Mesh(np.asarray(devices), ("devices",))
     return sharding.NamedSharding(mesh, sharding.PartitionSpec())
 

@@ -355,3 +355,9 @@ def test_all_kinds_of_seeds_are_taken():
 def test_wrong_options_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_test_matrices_of_the_two_sides_do_not_depend_on_one_another():
+    op = operator_of("matrix", np.eye(9))
+    samples = Samples.of(op, "gaussian", 3, 5, rows=9)
+    assert not np.any(samples.left(9, 3) == samples.right(3))

@@ -64,6 +64,8 @@ class StepGraph:
     result: Any
 
     def __init__(self, step: Callable[[], Any], /, *written: Array) -> None:
+        if not callable(step):
+            raise TypeError(f"step must be callable, got {step!r} of type {type(step).__name__}.")
         if not written or not all(map(compat.is_cupy_array, written)):
             kinds = ", ".join(type(x).__name__ for x in written) or "nothing"
             raise TypeError(

@@ -51,6 +51,10 @@ def via_dlpack(
     True
     """
 
+    for name, value in (("function", function), ("back", back)):
+        if not callable(value) and not (name == "back" and value is None):
+            raise TypeError(f"{name} must be callable, got {value!r} of type {type(value).__name__}.")
+
     @functools.wraps(function)
     def converting(*args: Any, **kwargs: Any) -> Any:
         found: list[Any] = []

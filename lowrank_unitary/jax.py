@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ._array import Array, validate
 from ._kernels import UPDATES
 from ._linalg import RNG
@@ -111,7 +113,8 @@ def unitary_sgd(
     >>> bool(jnp.linalg.norm(U - target) < 1e-2), bool(lu.unitarity_defect(U) < 1e-5)
     (True, True)
     """
-    _fraction("momentum", momentum)
+    momentum = _fraction("momentum", momentum)
+    validate.flag("nesterov", nesterov)
     if nesterov and not momentum:
         raise ValueError(f"momentum must be more than 0 for nesterov=True, got {momentum}: pass one.")
 
@@ -170,11 +173,11 @@ def unitary_adam(
     >>> bool(jnp.linalg.norm(U - target) < 0.1), bool(lu.unitarity_defect(U) < 1e-5)
     (True, True)
     """
-    _fraction("b1", b1)
-    _fraction("b2", b2)
+    b1, b2 = _fraction("b1", b1), _fraction("b2", b2)
     _known("eps", eps)
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"eps must be at least 0 and finite, got {eps}.")
+    if not validate.size("eps", eps) < math.inf:
+        raise ValueError(f"eps must be finite, got {eps}.")
+    validate.flag("nesterov", nesterov)
     validate.choice("scaling", scaling, ("scalar", "rows"))
 
     def direction(U: Array, G: Any, carried: Any, key: RNG) -> tuple[Any, Any]:
@@ -197,7 +200,10 @@ def _optimiser(
     for name, value in (("rank", rank), ("heal", heal)):
         _known(name, value)
         validate.count(name, value)
+    validate.positive("rank", rank)
     validate.choice("update", update, UPDATES)
+    _check_rate(learning_rate)
+    seed = _checked_seed(seed)
 
     def init(params: Any) -> UnitaryState:
         leaves, tree = _leaves(params)
@@ -216,6 +222,7 @@ def _optimiser(
         # The gradient of a leaf may be factors, two arrays.
         given = zip(leaves, tree.flatten_up_to(gradients), tree.flatten_up_to(state.momentum), strict=True)
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        _check_rate(eta)
         # optax.inject_hyperparams makes numbers complex for complex parameters.
         eta = jnp.real(jnp.asarray(eta))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.count)
@@ -257,6 +264,35 @@ def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
     return named, tree
 
 
+def _check_rate(learning_rate: Any) -> None:
+    """Refuse what is no number, and more of them than one."""
+    if callable(learning_rate):
+        return
+    if not hasattr(learning_rate, "dtype"):
+        validate.number("learning_rate", learning_rate)
+        return
+    wrong = learning_rate.ndim > 0 or isinstance(learning_rate, np.ma.MaskedArray)
+    wrong |= not jnp.isdtype(learning_rate.dtype, "numeric")
+    # optax.inject_hyperparams makes numbers complex beside complex parameters.
+    if not wrong and not isinstance(learning_rate, jax.core.Tracer):
+        wrong = bool(np.imag(learning_rate) != 0)
+    if wrong:
+        raise TypeError(
+            f"learning_rate must be one real number or a schedule, got {type(learning_rate).__name__} of "
+            f"{learning_rate.dtype} and shape {tuple(learning_rate.shape)}."
+        )
+
+
+def _checked_seed(seed: int) -> int:
+    number = validate.index(seed)
+    if number is None:
+        raise TypeError(f"seed must be a whole number, got {seed!r} of type {type(seed).__name__}.")
+    # What jax.random.key takes.
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"seed must be a whole number of 64 bits, from −2⁶³ to 2⁶³ − 1, got {number}.")
+    return number
+
+
 def _known(name: str, value: Any) -> None:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
@@ -266,7 +302,6 @@ def _known(name: str, value: Any) -> None:
         )
 
 
-def _fraction(name: str, value: float) -> None:
+def _fraction(name: str, value: float) -> float:
     _known(name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
+    return validate.fraction(name, value)

@@ -9,7 +9,17 @@ import numpy as np
 
 from ._array import Array, Namespace, astype, core_dtype, is_recorded_by_torch, thin_dtype, validate
 from ._kernels import UPDATES
-from ._linalg import RNG, hstack, is_column_major, key_of, pull_back, rotate_rows, scaled_columns, whole_step
+from ._linalg import (
+    RNG,
+    check_rng,
+    hstack,
+    is_column_major,
+    key_of,
+    pull_back,
+    rotate_rows,
+    scaled_columns,
+    whole_step,
+)
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
 from .rotation.transport import TRANSPORTS, transport_rotation
@@ -192,13 +202,13 @@ def unitary_step(
     validate.choice("update", update, UPDATES)
     validate.choice("sketch", sketch, SKETCHES)
     validate.count("heal", heal)
-    tangent = Tangent.of(unitary, gradient)
+    tangent = Tangent.of(unitary, gradient, of_unitary=True)
     xp, n = tangent.xp, tangent.gradient.columns
     k = validate.rank(rank, n)
-    eta = validate.real_scalar(xp, "step_size", step_size, unitary)
-    if overwrite_unitary:
-        moved = np.broadcast_shapes(tangent.batch, tuple(eta.shape[:-2]))
-        validate.overwritable("unitary", "overwrite_unitary", unitary, moved)
+    batch = np.broadcast_shapes(tuple(unitary.shape[:-2]), tangent.batch)
+    eta = validate.real_scalar(xp, "step_size", step_size, unitary, batch=batch)
+    if validate.flag("overwrite_unitary", overwrite_unitary):
+        validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
@@ -231,6 +241,7 @@ def _step_of_factors(
     """Move U by left rightᴴ, after all checks."""
     validate.choice("core", core, CORES)
     validate.count("heal", heal)
+    validate.flag("overwrite_unitary", overwrite)
     # The checks take a large share of a small step: a short test for the common case.
     if (k := validate.plain_rank(unitary, left, right)) is not None:
         return _step(validate.NUMPY, k, (), unitary, left, right, update, core, heal, rng, overwrite)
@@ -275,6 +286,8 @@ def _step(
         operators = importlib.import_module(".torch.operators", __package__)
         return operators.moved(unitary, left, right, update, core)
     Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
+    if Z is None:
+        check_rng(rng, unitary)
     if core == "auto":
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:

@@ -12,7 +12,7 @@ from ._array import Array, array_namespace, to_numpy, tolerance, validate
 from ._kernels import UPDATES
 from ._linalg import RNG
 from .sketch.samples import random_test_matrix
-from .types import BodyFactors, LowRankFactors, LowRankRotation
+from .types import BodyFactors, LowRankFactors, LowRankRotation, checked_rotation
 
 
 def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
@@ -30,7 +30,9 @@ def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
     >>> from lowrank_unitary.testing import assert_unitary
     >>> assert_unitary(lu.random_unitary(5, rng=0))
     """
-    bound = _bound(unitary, 1) if atol is None else atol
+    validate.namespace_of(unitary=unitary)
+    validate.square("unitary", unitary)
+    bound = _bound(unitary, 1) if atol is None else validate.size("atol", atol)
     defect = _largest(reference.unitarity_defect(to_numpy(unitary)))
     if not defect <= bound:
         raise AssertionError(f"‖UᴴU − I‖_F is {defect:.3g}, more than {bound:.3g}.")
@@ -54,8 +56,9 @@ def assert_rotation(rotation: LowRankRotation, /, *, atol: float | None = None) 
     >>> body = lu.BodyFactors(np.ones((5, 1)), np.eye(5)[:, :1])
     >>> assert_rotation(lu.polar_rotation(body))
     """
+    _check_pair("rotation", checked_rotation(rotation))
     left, right = (to_numpy(part) for part in rotation)
-    bound = _bound(rotation.left, left.shape[-1]) if atol is None else atol
+    bound = _bound(rotation.left, left.shape[-1]) if atol is None else validate.size("atol", atol)
     defect = _largest(reference.unitarity_defect(reference.rotation_matrix(left, right)))
     if not defect <= bound:
         raise AssertionError(
@@ -101,8 +104,14 @@ def assert_matches_dense(
     >>> U, a, b = np.eye(4), np.ones((4, 1)), np.eye(4)[:, :1]
     >>> assert_matches_dense(lu.unitary_transport(U, a, b), U, a, b)
     """
-    u, a, b = (to_numpy(x) for x in (unitary, left, right))
     validate.choice("update", update, UPDATES)
+    for name, x in {"result": result, "unitary": unitary}.items():
+        validate.namespace_of(**{name: x})
+        validate.square(name, x)
+    _check_pair("", (left, right), int(unitary.shape[-1]))
+    u, a, b = (to_numpy(x) for x in (unitary, left, right))
+    if atol is not None:
+        atol = validate.size("atol", atol)
     expected = reference.polar(u, a, b) if update == "polar" else reference.transport(u, a, b, update)
     if atol is None:
         step = np.linalg.norm(a) * np.linalg.norm(b)
@@ -155,6 +164,16 @@ def assert_body_factors(
     >>> U, x, delta = lu.random_unitary(30, rng=1), *np.random.default_rng(0).standard_normal((2, 30, 8))
     >>> assert_body_factors(U, lu.LowRankFactors(delta, x), lu.BodyFactors(U.T @ delta, x))
     """
+    for name, value, kind in (
+        ("factors", factors, LowRankFactors), ("body_factors", body_factors, BodyFactors)
+    ):  # fmt: skip
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}.")
+    validate.namespace_of(unitary=unitary)
+    n = validate.square("unitary", unitary)
+    _check_pair("factors", factors, n)
+    _check_pair("body_factors", body_factors, n)
+    probes = validate.positive("probes", probes)
     U, left, right, body_left, body_right = map(to_numpy, (unitary, *factors, *body_factors))
     block = random_test_matrix(right.shape[-2], probes, rng=rng)
     expected = reference.adjoint(U) @ (left @ (reference.adjoint(right) @ block))
@@ -164,12 +183,20 @@ def assert_body_factors(
     relative = _largest(error / np.where(size > 0, size, 1.0))
     # Where the products cancel, rounding follows the factors and not the product.
     scale = max(1.0, _largest(norms[0] * norms[1] / np.where(size > 0, size, 1.0)))
-    bound = scale * _bound(unitary, left.shape[-1]) if rtol is None else rtol
+    bound = scale * _bound(unitary, left.shape[-1]) if rtol is None else validate.size("rtol", rtol)
     if not relative <= bound:
         raise AssertionError(
             f"body_factors differ from Uᴴ left rightᴴ by {relative:.3g} of its norm, more than {bound:.3g}: "
             f"are they those of this U, and conjugated where they are complex?"
         )
+
+
+def _check_pair(name: str, pair: tuple[Array, Array], n: int | None = None) -> None:
+    """Refuse what are no two factors of one shape; each may come from another library."""
+    names = [f"{name}.{part}" if name else part for part in ("left", "right")]
+    for part, x in zip(names, pair, strict=True):
+        validate.namespace_of(**{part: x})
+    validate.factor_pair(names[0], pair[0], names[1], pair[1], n)
 
 
 def _bound(x: Array, k: int) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
-from ._array import Array, Namespace, astype, thin_dtype, validate
+from ._array import Array, Namespace, astype, is_complex, thin_dtype, validate
 from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns, thin_product
 
 
@@ -131,7 +132,7 @@ class SVDSketch(NamedTuple):
         >>> np.allclose(left @ right.T, np.diag([3.0, 0.0, 0.0]))
         True
         """
-        xp = validate.namespace_of(U=self.U, S=self.S, Vh=self.Vh)
+        xp = checked_sketch(self)
         scale = astype(xp, self.S, self.U.dtype)[..., None, :]
         return LowRankFactors(self.U * scale, adjoint(xp, self.Vh))
 
@@ -167,12 +168,15 @@ class LowRankRotation(NamedTuple):
         True
         """
         left, right = checked_rotation(other, "other")
-        xp = validate.namespace_of(left=self.left, right=self.right, other_left=left, other_right=right)
-        n = int(self.left.shape[-2])
+        xp = validate.namespace_of(
+            **{"left": self.left, "right": self.right, "other.left": left, "other.right": right}
+        )
         validate.factor_pair("left", self.left, "right", self.right)
+        n = int(self.left.shape[-2])
         validate.factor_pair("other.left", left, "other.right", right, n)
         validate.batches(left=self.left, right=self.right, other_left=left, other_right=right)
-        return composed(xp, self, other)
+        dtype = functools.reduce(xp.result_type, (x.dtype for x in (*self, *other)))
+        return composed(xp, *(LowRankRotation(*(astype(xp, x, dtype) for x in r)) for r in (self, other)))
 
     def dense(self) -> Array:
         """The matrix I + left @ rightᴴ, (…, n, n)."""
@@ -235,16 +239,39 @@ def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:
 
 def checked_body_factors(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
     """The namespace and the sizes n and k of body factors, or an error."""
-    if not isinstance(body_factors, BodyFactors):
-        raise TypeError(
-            f"body_factors must be BodyFactors(left, right), got {type(body_factors).__name__}: factors of "
-            f"an ambient step U + left rightᴴ are pulled back by LowRankFactors(left, right).to_body(U)."
-        )
-    left, right = body_factors
+    left, right = body_pair(body_factors)
     xp = validate.namespace_of(left=left, right=right)
     k = validate.factor_pair("left", left, "right", right)
     validate.batches(left=left, right=right)
     return xp, int(left.shape[-2]), k
+
+
+def body_pair(body_factors: BodyFactors, name: str = "body_factors") -> BodyFactors:
+    """The argument itself, or an error: ambient factors have the same shapes and mean something else."""
+    if not isinstance(body_factors, BodyFactors):
+        raise TypeError(
+            f"{name} must be BodyFactors(left, right), got {type(body_factors).__name__}: factors of "
+            f"an ambient step U + left rightᴴ are pulled back by LowRankFactors(left, right).to_body(U)."
+        )
+    return body_factors
+
+
+def checked_sketch(sketch: SVDSketch) -> Namespace:
+    """The namespace of the three arrays of a singular value decomposition that fit together, or an error."""
+    U, S, Vh = sketch
+    xp = validate.namespace_of(U=U, S=S, Vh=Vh)
+    validate.matrix("U", U)
+    validate.matrix("Vh", Vh)
+    k = U.shape[-1]
+    if S.ndim < 1 or S.shape[-1] != k or Vh.shape[-2] != k:
+        raise ValueError(
+            f"U, S and Vh must have shapes (…, m, k), (…, k) and (…, k, n), got {tuple(U.shape)}, "
+            f"{tuple(S.shape)} and {tuple(Vh.shape)}."
+        )
+    if is_complex(xp, S.dtype):
+        raise TypeError(f"S must be real, got an array of {S.dtype}: singular values are.")
+    validate.batches(U=U, S=S[..., None, :], Vh=Vh)
+    return xp
 
 
 def checked_rotation(rotation: LowRankRotation, name: str = "rotation") -> LowRankRotation:
@@ -263,7 +290,8 @@ def checked_pair(factors: Any) -> tuple[Namespace, Array, Array]:
     xp = validate.namespace_of(left=left, right=right)
     validate.outer_factors(left, right)
     validate.batches(left=left, right=right)
-    return xp, left, right
+    dtype = xp.result_type(left.dtype, right.dtype)
+    return xp, astype(xp, left, dtype), astype(xp, right, dtype)
 
 
 def composed(xp: Namespace, first: LowRankRotation, second: LowRankRotation) -> LowRankRotation:

@@ -295,7 +295,7 @@ def test_the_defect_before_may_be_any_number_or_an_array_of_the_same_kind(defect
         body, lu.polar_rotation(body), update="polar", unitary_defect=defect
     )
     assert float(certificate.defect) == pytest.approx(float(defect), abs=1e-13)
-    with pytest.raises(TypeError, match="body_left and unitary_defect must come from one array library"):
+    with pytest.raises(TypeError, match="unitary_defect and body_factors must come from one array library"):
         lu.rotation_certificate(body, lu.polar_rotation(body), unitary_defect=np.ones(2))
 
 

@@ -404,3 +404,47 @@ def test_kernels_are_optional_and_can_be_turned_off(setup, active):
         f"assert bool(sys.modules.get('numba')) is {active}\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+LATE = """
+import atexit, sys, threading, time
+import numpy as np
+import lowrank_unitary as lu
+from lowrank_unitary._kernels import cpu
+
+U = np.eye(1536)
+left, right = np.full((2, 1536, 2), 1e-2)
+expected = lu.unitary_transport(U, left, right)
+
+def work(where):
+    if where == "thread":
+        time.sleep(0.5)
+    print(where, np.array_equal(lu.unitary_transport(U, left, right), expected), flush=True)
+
+atexit.register(work, "exit")
+threading.Thread(target=work, args=("thread",)).start()
+"""
+
+
+def test_steps_go_on_after_the_main_thread_has_ended():
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", LATE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.split() == ["thread", "True", "exit", "True"], done.stderr
+
+
+def test_without_the_compiler_of_numba_the_generic_line_makes_the_numbers():
+    code = "import lowrank_unitary as lu; print(*lu.random_test_matrix(4, 2, rng=0).ravel().tolist())"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = np.asarray(done.stdout.split(), dtype=float).reshape(4, 2)
+    np.testing.assert_allclose(made, lu.random_test_matrix(4, 2, rng=0), rtol=1e-12)

@@ -349,10 +349,16 @@ def test_all_kinds_of_seeds_are_taken():
         (lambda: block(-1, 2), "rows must be 0 or more"),
         (lambda: block(2, 2, first_row=-1), "first_row must be 0 or more"),
         (lambda: block(2, 2, first_row=(1 << 31) - 1), "first_row must be at most 2³¹ − 2"),
-        (lambda: block(2, 2, first_column=1 << 32), "first_column must be at most 2³¹ − 2"),
+        (lambda: block(2, 2, first_column=1 << 32), "first_column must be at most 2³¹"),
         (lambda: block(2, 2, kind="sparse_sign", first_column=1), "first_column must be 0"),
     ],
 )
 def test_wrong_options_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_test_matrices_of_the_two_sides_do_not_depend_on_one_another():
+    op = operator_of("matrix", np.eye(9))
+    samples = Samples.of(op, "gaussian", 3, 5, rows=9)
+    assert not np.any(samples.left(9, 3) == samples.right(3))

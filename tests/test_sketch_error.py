@@ -206,7 +206,11 @@ def test_leaving_one_out_scales_and_survives_dependent_samples(scale, dtype):
     ("call", "error", "message"),
     [
         (lambda A, s: lu.sketch_error(A, s, probes=0), ValueError, "probes must be 1 or more, got 0"),
-        (lambda A, s: lu.sketch_error(A, s, probability=1.0), ValueError, "probability must lie between"),
+        (
+            lambda A, s: lu.sketch_error(A, s, probability=1.0),
+            ValueError,
+            "probability must be more than 0 and less than 1",
+        ),
         (lambda A, s: lu.sketch_error(A.T, s), ValueError, "sketch must stand for a matrix of the shape"),
         (lambda A, s: lu.sketch_error(A, s.U), TypeError, "sketch must be"),
         (lambda A, s: lu.sketch_error(A, s, power_iterations=-1), ValueError, "power_iterations must be 0"),

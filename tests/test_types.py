@@ -62,3 +62,12 @@ def test_products_and_sums_are_no_products_and_sums_of_tuples(kind, other):
         for pair in ((thin, other), (other, thin), (thin, thin)):
             with pytest.raises(TypeError, match="takes part in no arithmetic"):
                 apply(*pair)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e-36), ("float32", 1e36), ("complex128", 1e-300)])
+def test_factors_near_the_ends_of_the_range_keep_their_digits_in_the_body_frame(dtype, size):
+    unitary = lu.random_unitary(30, dtype=dtype, rng=0)
+    left, right = normal(np.random.default_rng(1), (2, 30, 2), dtype)
+    body = lu.LowRankFactors((size * left).astype(dtype), right).to_body(unitary)
+    expected = ct(unitary).astype("complex128") @ left
+    assert np.abs(body.left / np.dtype(dtype).type(size) - expected).max() <= 100 * np.finfo(dtype).eps

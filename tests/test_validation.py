@@ -1,11 +1,14 @@
 """Bad input: an error that names the argument, what it must be, what it was and what to do."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 import torch
 
 import lowrank_unitary as lu
+import lowrank_unitary.torch as lut
 
 U = lu.random_unitary(4, rng=0)
 a, b = np.ones((4, 2)), np.ones((4, 2))
@@ -199,9 +202,130 @@ def test_a_gradient_of_another_shape_is_named(sketch, shape):
         lu.unitary_step(U, np.ones(shape), 0.1, rank=1, sketch=sketch, rng=0)
 
 
-def test_a_batch_of_step_sizes_cannot_be_written_into_one_matrix():
-    with pytest.raises(ValueError, match="unitary must have the batch shape of the result"):
-        lu.unitary_step(U.copy(), U, np.array([0.1, 0.2]), rank=1, rng=0, overwrite_unitary=True)
+@pytest.mark.parametrize("size", [np.array([0.1, 0.2]), np.eye(6)])
+def test_a_step_size_does_not_widen_the_batch(size):
+    with pytest.raises(ValueError, match=r"step_size must be one number, or one for each matrix .* \(\)"):
+        lu.unitary_step(U, U, size, rank=1, rng=0)
+    options = {"rank": 1, "rng": 0, "heal": 0}
+    for given in ((U[None], U), (U, U[None])):
+        moved = lu.unitary_step(*given, np.array([0.1]), **options)
+        np.testing.assert_allclose(moved[0], lu.unitary_step(U, U, 0.1, **options), atol=1e-15)
+
+
+class Units(np.ndarray):
+    """Arithmetic of its own."""
+
+    def __mul__(self, other):
+        raise AssertionError("not to be reached")
+
+
+class Labelled(np.ndarray):
+    """Only a name of its own."""
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    "kind", [lambda x: np.ma.masked_array(x, mask=x > 0), np.asmatrix, lambda x: x.view(Units)]
+)
+@pytest.mark.parametrize("n", [4, 64])
+def test_arrays_with_arithmetic_of_their_own_are_refused_at_every_size(kind, n):
+    x, thin = np.eye(n), np.ones((n, 1))
+    calls = (
+        lambda: lu.unitarity_defect(kind(2 * x)),
+        lambda: lu.unitary_transport(x, kind(thin), thin),
+        lambda: lu.unitary_transport(x, thin, kind(thin)),
+        lambda: lu.unitary_step(x, kind(x), 0.1, rank=1),
+        lambda: lu.svd_sketch(x, 1, test_matrix=kind(thin), rng=0),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"must be a plain array, got .*\.(MaskedArray|matrix|Units)"):
+            call()
+
+
+def test_subclasses_that_compute_as_arrays_do_are_taken(tmp_path):
+    stored = np.memmap(tmp_path / "unitary", dtype=U.dtype, mode="w+", shape=U.shape)
+    stored[...] = U
+    expected = lu.unitary_transport(U, a, b)
+    for kind in (stored, U.view(Labelled)):
+        np.testing.assert_array_equal(lu.unitary_transport(kind, a, b), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: lu.unitary_transport(x(U), x(a), x(b)),
+        lambda x: lu.unitary_transport(U, a, x(b)),
+        lambda x: lu.unitary_step(x(U), x(U), 0.1, rank=1),
+        lambda x: lu.svd_sketch(x(U), 1),
+        lambda x: lu.transport_rotation(lu.BodyFactors(x(a), b)),
+        lambda x: lu.is_unitary(x(U)),
+    ],
+)
+def test_bytes_in_another_order_are_refused_with_the_cure(call):
+    other = np.dtype("f8").newbyteorder("S")
+    with pytest.raises(TypeError, match=r"bytes into this machine's order, with x\.astype\(.*'='"):
+        call(lambda x: x.astype(other))
+    assert lu.is_unitary(U.astype(other).astype(U.astype(other).dtype.newbyteorder("=")))
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_tensors_are_refused_with_the_cure(layout):
+    dense = torch.asarray(U)
+    sparse = getattr(dense, layout)()
+    calls = (
+        *(functools.partial(lu.svd_sketch, sparse, 1, method=method) for method in ("exact", "columns")),
+        functools.partial(lu.unitary_step, sparse, dense, 0.1, rank=1),
+        functools.partial(lu.unitary_transport, dense, dense, sparse),
+        functools.partial(lut.unitary_transport, sparse, dense, dense),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"must be a dense tensor, .*\.to_dense\(\)"):
+            call()
+
+
+def test_no_part_of_an_argument_is_dropped():
+    eye = np.eye(3)
+    wide, start = lu.BodyFactors(eye[:, :1], 1j * eye[:, 1:2]), lu.MomentumState.start(eye, 1)
+    with pytest.raises(TypeError, match=r"body_factors.right must have a dtype that fits"):
+        lu.momentum_step(wide, start, decay=0.0)
+    ones = np.ones((3, 1))
+    with pytest.raises(TypeError, match=r"rotation.left must have a dtype that fits into that of base"):
+        lu.DelayedUnitary(eye, lu.LowRankRotation(1j * ones, ones)).matmul(ones)
+    with pytest.raises(ValueError, match="base must have shape"):
+        lu.DelayedUnitary(eye[:2], None).matmul(ones)
+    with pytest.raises(TypeError, match="rotation must be a LowRankRotation, got BodyFactors"):
+        lu.DelayedUnitary(eye, lu.BodyFactors(ones, ones)).flush()
+    state = lu.SketchState.start(eye + 0j, 1, rng=0)
+    with pytest.raises(TypeError, match=r"state.basis must have a dtype that fits into that of unitary"):
+        lu.warm_tangent_sketch(eye, eye, state, 1, rng=0)
+    for defect in (np.array(1j), -2.0, np.array(-2.0), np.array([0.1, 0.2])):
+        with pytest.raises((TypeError, ValueError), match="unitary_defect must be"):
+            lu.rotation_certificate(body, rotation, unitary_defect=defect)
+
+
+def test_a_factor_of_no_columns_leaves_the_mean_square_to_decay():
+    state = lu.MomentumState.start(U, 1, scaling="rows")
+    direction, after = lu.momentum_step(lu.BodyFactors(a[:, :0], b[:, :0]), state)
+    assert not np.any(direction.left)
+    assert not np.any(after.second)
+    assert after.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rng", "y"),
+        ("power_iterations", -3),
+        ("power_iterations", 3),
+        ("oversample", 2),
+        ("test_matrix", np.eye(4)),
+    ],
+)
+def test_options_that_a_method_does_not_take_are_refused(name, value):
+    for call in (lu.svd_sketch, lambda x, *k, **o: lu.compress_tangent(lu.BodyFactors(x, x), *k, **o)):
+        with pytest.raises((TypeError, ValueError), match=name):
+            call(U, 2, method="exact", **{name: value})
 
 
 def test_delayed_products_name_what_does_not_fit():

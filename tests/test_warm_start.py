@@ -133,7 +133,7 @@ def test_gradients_in_factors_and_in_batches_are_taken(backend):
     [
         (
             lambda s: lu.warm_tangent_sketch(np.eye(6), np.eye(6), s, 1, refresh=1.5),
-            "refresh must be a share",
+            "refresh must be at least 0 and at most 1, a share",
         ),
         (lambda s: lu.warm_tangent_sketch(np.eye(6), np.eye(6), s, 6), "state must have been made for"),
         (lambda s: lu.warm_tangent_sketch(np.eye(5), np.eye(5), s, 2), "state must have been made for"),

@@ -120,8 +120,24 @@ def stop_gradient(x: Array) -> Array:
 
 
 def placement(like: Array) -> Any:
-    """The device for arrays next to `like`; None inside a JAX trace, which places them itself."""
-    return None if compat.is_jax_array(like) and is_traced(like) else compat.device(like)
+    """Where to create arrays next to `like`: its device, or all of them where it is spread over several.
+
+    None inside a JAX trace, which places them itself.
+    """
+    if not compat.is_jax_array(like):
+        return compat.device(like)
+    if is_traced(like):
+        return None
+    spread: set[Any] = like.sharding.device_set
+    if len(spread) == 1:
+        return compat.device(like)
+    # A small array, whole on every device: the partition of `like` need not fit its shape.
+    sharding = sys.modules["jax"].sharding
+    mesh = getattr(like.sharding, "mesh", None)
+    if mesh is None:
+        devices = sorted(spread, key=lambda device: device.id)
+        mesh = sharding.Mesh(np.asarray(devices), ("devices",))
+    return sharding.NamedSharding(mesh, sharding.PartitionSpec())
 
 
 def move(xp: Namespace, host: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:

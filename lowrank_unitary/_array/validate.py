@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, SupportsFloat
 
 import array_api_compat as compat
@@ -16,12 +18,28 @@ from .precision import HALF, is_half, real_dtype, thin_dtype
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
 
+# What a subclass of numpy's arrays may not have its own of: its results would be other ones, or depend on
+# which line computes them. A memory map passes; masks, units and np.matrix do not.
+_ARITHMETIC = (
+    "__array_ufunc__", "__array_function__", "__add__", "__sub__", "__mul__", "__truediv__", "__matmul__",
+    "__radd__", "__rsub__", "__rmul__", "__rtruediv__", "__rmatmul__", "__pow__", "__neg__", "__abs__", "sum",
+)  # fmt: skip
+
+# The most that an axis can hold, and the largest whole number that any option takes.
+_LARGEST = 1 << 31
+
 NUMPY = array_namespace(np.empty(0))
 
 
 @functools.cache
 def _is_supported(dtype: np.dtype[Any]) -> bool:
-    return dtype.name in _DTYPES
+    return dtype.name in _DTYPES and dtype.isnative
+
+
+@functools.cache
+def _is_plain(kind: type) -> bool:
+    """Whether a subclass of numpy's arrays computes as they do."""
+    return all(getattr(kind, name) is getattr(np.ndarray, name) for name in _ARITHMETIC)
 
 
 def namespace_of(**arrays: Array) -> Namespace:
@@ -33,6 +51,7 @@ def namespace_of(**arrays: Array) -> Namespace:
     else:
         return NUMPY
     for name, x in arrays.items():
+        _dense(name, x)
         if not compat.is_array_api_obj(x):
             raise TypeError(
                 f"{name} must be an array (numpy, cupy, torch, JAX, …), got {type(x).__name__}: "
@@ -42,11 +61,28 @@ def namespace_of(**arrays: Array) -> Namespace:
     supported = {dtype: getattr(xp, dtype) for dtype in _DTYPES if hasattr(xp, dtype)}
     for name, x in arrays.items():
         if x.dtype not in supported.values():
+            swapped = isinstance(x.dtype, np.dtype) and not x.dtype.isnative
+            cure = "bring its bytes into this machine's order, with x.astype(x.dtype.newbyteorder('='))"
             raise TypeError(
-                f"{name} must have one of the dtypes {', '.join(supported)}, got {x.dtype}: convert it first."
+                f"{name} must have one of the dtypes {', '.join(supported)}, got {x.dtype}: "
+                f"{cure if swapped else 'convert it first'}."
             )
     _one_device(arrays)
     return xp
+
+
+def _dense(name: str, x: Array) -> None:
+    """An array whose numbers are all there, and which computes as those of its library do."""
+    kind: Any = type(x)
+    if isinstance(x, np.ndarray) and not _is_plain(kind):
+        raise TypeError(
+            f"{name} must be a plain array, got {kind.__module__}.{kind.__name__}, whose arithmetic is "
+            f"its own: pass what it holds, for instance numpy.asarray of it (of a masked array .filled(…))."
+        )
+    if compat.is_torch_array(x) and x.layout != sys.modules["torch"].strided:
+        raise TypeError(
+            f"{name} must be a dense tensor, got one of the layout {x.layout}: pass {name}.to_dense()."
+        )
 
 
 def _one_library(arrays: dict[str, Array]) -> Namespace:
@@ -60,12 +96,20 @@ def _one_library(arrays: dict[str, Array]) -> Namespace:
 
 
 def _one_device(arrays: dict[str, Array]) -> None:
-    devices = {name: compat.device(x) for name, x in arrays.items() if not is_traced(x)}
+    # What holds nothing, JAX leaves on any device.
+    devices = {name: _where(x) for name, x in arrays.items() if not is_traced(x) and 0 not in x.shape}
     if len(set(map(str, devices.values()))) > 1:
         places = ", ".join(f"{name}: {device}" for name, device in devices.items())
         raise ValueError(f"{_and(arrays)} must be on one device, got {places}: move them first.")
-    if (name := next((name for name, x in arrays.items() if compat.is_cupy_array(x)), None)) is not None:
+    if (name := next((name for name in devices if compat.is_cupy_array(arrays[name])), None)) is not None:
         on_current_device(name, devices[name])
+
+
+def _where(x: Array) -> Any:
+    """The device of an array; of JAX arrays that are spread over several all of them, however they are."""
+    if compat.is_jax_array(x) and len(devices := x.devices()) > 1:
+        return sorted(devices, key=lambda device: device.id)
+    return compat.device(x)
 
 
 def on_current_device(name: str, device: Any) -> None:
@@ -83,7 +127,9 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
     if type(unitary) is not np.ndarray or type(left) is not np.ndarray or type(right) is not np.ndarray:
         return None
     dtype, shape, thin = unitary.dtype, unitary.shape, left.shape
-    if left.dtype is not dtype or right.dtype is not dtype or dtype.char not in "fdFD":
+    if left.dtype is not dtype or right.dtype is not dtype:
+        return None
+    if dtype.char not in "fdFD" or not dtype.isnative:
         return None
     if not len(shape) == len(thin) == 2 or right.shape != thin or not 0 < shape[0] == shape[1] == thin[0]:
         return None
@@ -128,14 +174,14 @@ def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: i
     return int(shapes[0][-1])
 
 
-def outer_factors(left: Array, right: Array) -> int:
+def outer_factors(left: Array, right: Array, of: str = "") -> int:
     """The number of columns of a pair of factors (…, m, k) and (…, n, k) of a matrix of any shape."""
     for name, x in (("left", left), ("right", right)):
         if x.ndim < 2 or x.shape[-2] == 0 or x.shape[-1] == 0:
-            raise ValueError(f"{name} must have shape (…, n, k) with n, k ≥ 1, got {tuple(x.shape)}.")
+            raise ValueError(f"{of}{name} must have shape (…, n, k) with n, k ≥ 1, got {tuple(x.shape)}.")
     if left.shape[-1] != right.shape[-1]:
         raise ValueError(
-            f"left and right must have the same number of columns, got {tuple(left.shape)} and "
+            f"{of}left and {of}right must have the same number of columns, got {tuple(left.shape)} and "
             f"{tuple(right.shape)}."
         )
     return int(left.shape[-1])
@@ -176,46 +222,156 @@ def rank(value: Any, largest: int, name: str = "rank") -> int:
             f"{name} must be between 1 and {largest} (the smaller side of the matrix), got {value}: "
             f"choose another {name}."
         )
-    return int(value)
+    return count(name, value)
 
 
 def count(name: str, value: Any) -> int:
     """A whole number from 0 on."""
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value <= _LARGEST:
         return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}.")
-    if value.__index__() < 0:
+    number = index(value)
+    if number is None:
+        raise TypeError(f"{name} must be a whole number, got {_shown(value)}.")
+    if not 0 <= number <= _LARGEST:
+        limit = "0 or more" if number < 0 else "at most 2³¹, the most in an axis"
+        raise ValueError(f"{name} must be {limit}, got {number}.")
+    return number
+
+
+def index(value: Any) -> int | None:
+    """A whole number as Python's own; None for anything else, also for what is true or false."""
+    dtype = str(getattr(value, "dtype", ""))
+    if isinstance(value, bool | np.ma.MaskedArray) or dtype.endswith("bool"):
+        return None
+    try:
+        return operator.index(value)
+    # What frameworks raise for an array of several numbers or of fractions, and for a traced one.
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def positive(name: str, value: Any, otherwise: str = "") -> int:
+    """A whole number from 1 on."""
+    if count(name, value) == 0:
+        raise ValueError(f"{name} must be 1 or more{otherwise}, got 0.")
+    return count(name, value)
+
+
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """A tuple of whole numbers from 0 on."""
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a tuple of whole numbers, got {_shown(value)}.")
+    return tuple(count(name, size) for size in value)
+
+
+def number(name: str, value: Any) -> float:
+    """A real number whose value is known."""
+    if type(value) is float or type(value) is int:
+        return value
+    if compat.is_array_api_obj(value) and not isinstance(value, np.generic):
+        if value.ndim == 0 and str(value.dtype).rpartition(".")[2].startswith(("float", "bfloat")):
+            try:
+                _dense(name, value)
+                return float(value)
+            # JAX says of a traced number that it has no value, which is a TypeError of its own kind.
+            except (TypeError, RuntimeError) as error:
+                raise TypeError(f"{name} must be a real number that can be read, got {value!r}.") from error
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"{name} must be a real number, got {_shown(value)}.")
+
+
+def fraction(name: str, value: Any, meaning: str = "", *, least: bool = True, most: bool = False) -> float:
+    """A real number between 0 and 1; whether those two are allowed say `least` and `most`."""
+    share = number(name, value)
+    if 0 < share < 1 or (share == 0 and least) or (share == 1 and most):
+        return share
+    limits = f"{'at least' if least else 'more than'} 0 and {'at most' if most else 'less than'} 1"
+    raise ValueError(f"{name} must be {limits}{meaning}, got {value}.")
+
+
+def size(name: str, value: Any) -> float:
+    """A real number from 0 on, such as a tolerance."""
+    bound = number(name, value)
+    if not bound >= 0:
         raise ValueError(f"{name} must be 0 or more, got {value}.")
-    return int(value.__index__())
+    return bound
 
 
-def real_scalar(xp: Namespace, name: str, value: Any, like: Array, like_name: str = "unitary") -> Array:
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {_shown(value)}.")
+
+
+def real_scalar(
+    xp: Namespace,
+    name: str,
+    value: Any,
+    like: Array,
+    like_name: str = "unitary",
+    *,
+    batch: tuple[int, ...] | None = None,
+    dtype: Any = None,
+) -> Array:
     """A real number, or one for every matrix of a batch, shaped to multiply a stack of matrices."""
-    dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
-    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "f":
+    dtype = real_dtype(xp, thin_dtype(xp, like.dtype)) if dtype is None else dtype
+    if type(value) is np.ndarray and value.ndim == 0 and value.dtype.kind == "f":
         value = value[()]
     if not compat.is_array_api_obj(value) or isinstance(value, np.generic):
-        if isinstance(value, complex | np.complexfloating) or not isinstance(value, SupportsFloat):
-            raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
+        unreal = isinstance(value, complex | np.complexfloating | bool | np.bool_ | str)
+        if unreal or not isinstance(value, SupportsFloat):
+            raise TypeError(f"{name} must be a real number, got {_shown(value)}.")
         # Filling an array copies nothing to a device.
         return xp.full((), float(value), dtype=dtype, device=placement(like))
+    _dense(name, value)
     both = {name: value, like_name: like}
     # JAX takes numpy arrays as constants, torch scalars from the CPU.
     if not any(map(compat.is_jax_array, both.values())):
         _one_library(both)
         if value.ndim or not is_torch(xp):
             _one_device(both)
-    if xp.isdtype(value.dtype, "complex floating"):
+    kind = array_namespace(value)
+    if kind.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{name} must be real, got an array of {value.dtype}: pass its real part.")
+    if not kind.isdtype(value.dtype, ("real floating", "integral")):
+        raise TypeError(f"{name} must hold real numbers, got an array of {value.dtype}.")
+    batch = tuple(like.shape[:-2]) if batch is None else batch
+    if value.ndim and _broadcast(tuple(value.shape), batch) != batch:
+        raise ValueError(
+            f"{name} must be one number, or one for each matrix of the batch, {batch}, got an array of shape "
+            f"{tuple(value.shape)}: for several of them, give {like_name} a batch axis."
+        )
     value = astype(xp, value, dtype)
     return value if value.ndim == 0 else value[..., None, None]
 
 
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    if type(value) is str and value in allowed:
+        return value
+    if not isinstance(value, str) or value not in allowed:
+        got = repr(value) if isinstance(value, str) else _shown(value)
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {got}.")
     return str(value)
+
+
+def _shown(value: Any) -> str:
+    """A wrong value and its type; of an array only what kind it is."""
+    kind = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic | type):
+        return f"{kind} of {value.dtype} and shape {tuple(value.shape)}"
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:80] + '…'} of type {kind}"
 
 
 def overwritable(name: str, option: str, x: Array, batch: tuple[int, ...]) -> None:
@@ -239,12 +395,31 @@ def _and(names: dict[str, Any]) -> str:
 
 def prototype(xp: Namespace, dtype: Any, device: Any) -> Array:
     """An empty array with the dtype and device of those to be made; None means the namespace's default."""
-    if not compat.is_cupy_namespace(xp):
-        return xp.empty((0,), dtype=dtype, device=device)
-    if device is not None:
+    if not callable(getattr(xp, "empty", None)) or not hasattr(xp, "linalg"):
+        raise TypeError(f"xp must be an array namespace such as numpy, torch or jax.numpy, got {_shown(xp)}.")
+    if compat.is_cupy_namespace(xp) and device is not None:
         if not isinstance(device, sys.modules["cupy"].cuda.Device):
             raise TypeError(
                 f"device must be a cupy.cuda.Device or None, got {device!r}: wrap its number in one."
             )
         on_current_device("device", device)
-    return xp.empty((0,), dtype=dtype)
+    try:
+        made = _empty(xp, dtype, device)
+    except Exception as error:
+        if device is not None and not _makes(xp, None, device):
+            raise TypeError(f"device must be one of {xp.__name__}, or None, got {_shown(device)}.") from error
+        raise TypeError(f"dtype must be one of {xp.__name__}, or None, got {_shown(dtype)}.") from error
+    return made
+
+
+def _makes(xp: Namespace, dtype: Any, device: Any) -> bool:
+    try:
+        _empty(xp, dtype, device)
+    except Exception:
+        return False
+    return True
+
+
+def _empty(xp: Namespace, dtype: Any, device: Any) -> Array:
+    place = {} if compat.is_cupy_namespace(xp) else {"device": device}
+    return xp.empty((0,), dtype=dtype, **place)

@@ -29,6 +29,7 @@ from .._array import (
     placement,
     real_dtype,
     thin_dtype,
+    validate,
 )
 from .._kernels import cpu, cuda
 
@@ -80,17 +81,16 @@ def key_of(rng: RNG, like: Array) -> Key:
         return _of_jax(rng)
     if compat.is_cupy_array(rng) or compat.is_torch_array(rng):
         return _of_device(rng, like)
-    if isinstance(rng, np.ndarray) and rng.ndim:
+    if type(rng) is np.ndarray and rng.ndim:
         rng = list(rng.tolist())
-    if hasattr(rng, "__index__") and not isinstance(rng, bool):
-        seed = int(rng.__index__())
+    if (seed := validate.index(rng)) is not None:
         if seed < 0:
             raise ValueError(f"rng must be a seed of 0 or more, got {seed}.")
         # As jax.random.key.
         if seed >> 64 == 0:
             return Key(seed >> 32, seed & _WORD)
     try:
-        if isinstance(rng, bool):
+        if isinstance(rng, bool | np.bool_ | np.ma.MaskedArray):
             raise TypeError
         sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
         return Key(*sequence.generate_state(2).tolist())
@@ -99,6 +99,15 @@ def key_of(rng: RNG, like: Array) -> Key:
             f"rng must be a whole number, a sequence of them, a numpy SeedSequence or Generator, a torch "
             f"Generator, a JAX key or None, got {rng!r} of type {type(rng).__name__}."
         ) from error
+
+
+def check_rng(rng: RNG, like: Array) -> None:
+    """Refuse what is no source of randomness, where none is needed; nothing is drawn from it."""
+    if rng is None or isinstance(rng, Key | np.random.Generator) or (type(rng) is int and rng >= 0):
+        return
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(rng, torch.Generator):
+        key_of(rng, like)
 
 
 def _of_symbol(seed: int, like: Array) -> Key:

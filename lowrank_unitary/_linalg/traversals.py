@@ -102,7 +102,7 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
 
 
 def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
-    batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2])
+    batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2], right.shape[:-2])
     if overwrite:
         out = array
         if np.may_share_memory(array, left) or np.may_share_memory(array, right):

@@ -6,6 +6,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import array_api_compat as compat
 import numpy as np
 
 from .._array import (
@@ -20,6 +21,7 @@ from .._array import (
     stop_gradient,
     thin_dtype,
     validate,
+    values_are_at_hand,
 )
 from .._kernels import UPDATES
 from .._linalg import adjoint, broadcast, eye_like, hstack, scaled_columns, svd
@@ -146,23 +148,23 @@ def rotation_certificate(
     xp, n, k = checked_body_factors(body_factors)
     L, R = checked_rotation(rotation)
     given = {} if left is None else {"left": left}
-    validate.namespace_of(body_left=body_factors.left, rotation_left=L, rotation_right=R, **given)
+    factors = {"rotation.left": L, "rotation.right": R}
+    validate.namespace_of(**{"body_factors.left": body_factors.left}, **factors, **given)
     width = validate.factor_pair("rotation.left", L, "rotation.right", R, n)
     if left is not None:
         validate.factor_pair("left", left, "body_factors.left", body_factors.left, n)
     wider = max(
         body_factors, key=lambda factor: thin_dtype(xp, factor.dtype) == factor_dtype(xp, body_factors)
     )
-    validate.same_dtype(xp, "body_factors", wider, rotation_left=L, rotation_right=R, **given)
-    validate.batches(body_left=body_factors.left, body_right=body_factors.right, rotation=L, **given)
+    validate.same_dtype(xp, "body_factors", wider, **factors, **given)
+    body = {f"body_factors.{name}": x for name, x in body_factors._asdict().items()}
+    batch = validate.batches(**body, **factors, **given)
+    like = validate.prototype(xp, dtype, None)
+    validate.namespace_of(dtype=like)
     thin = factor_dtype(xp, body_factors)
     working = core_dtype(xp, thin)
     c, b, L, R = (astype(xp, stop_gradient(x), working) for x in broadcast(xp, *body_factors, L, R))
-    if isinstance(unitary_defect, (int, float, np.generic)):
-        before: Any = float(unitary_defect)
-    else:
-        validate.namespace_of(body_left=body_factors.left, unitary_defect=unitary_defect)
-        before = astype(xp, stop_gradient(unitary_defect), real_dtype(xp, working))
+    before = _known_defect(xp, unitary_defect, body_factors.left, batch, real_dtype(xp, working))
 
     W, K, unit = balanced_gram(xp, c, b)
     exact = gram_is_exact(xp, K) & (2 * k < n)
@@ -186,7 +188,7 @@ def rotation_certificate(
     # Columns may cancel in the product: it is their own size that is rounded.
     size = xp.linalg.matrix_norm(W[..., k:]) * xp.linalg.matrix_norm(W[..., :k]) / unit[..., 0, 0]
     pulled = grain * root * size
-    stored = grain if dtype is None else eps(xp, dtype)
+    stored = grain if dtype is None else eps(xp, like.dtype)
     written = math.sqrt(n) / 2.0 * stored + grain * root * xp.linalg.matrix_norm(L) * xp.linalg.matrix_norm(R)
     # Errors of the rotation are multiplied by U, of norm √(1 + defect) at most.
     scale = (1.0 + before) ** 0.5
@@ -214,6 +216,21 @@ def rotation_certificate(
         gram_is_exact=exact,
         probability=xp.full((), PROBABILITY, dtype=smallest.dtype, device=placement(smallest)),
     )
+
+
+def _known_defect(
+    xp: Namespace, unitary_defect: Any, body_left: Array, batch: tuple[int, ...], dtype: Any
+) -> Array:
+    """The defect of U before the step, a number or one for every matrix."""
+    if not compat.is_array_api_obj(unitary_defect) or isinstance(unitary_defect, np.generic):
+        validate.size("unitary_defect", unitary_defect)
+    known = validate.real_scalar(
+        xp, "unitary_defect", unitary_defect, body_left, "body_factors", batch=batch, dtype=dtype
+    )
+    known = stop_gradient(known[..., 0, 0] if known.ndim else known)
+    if values_are_at_hand(known) and xp.any(known < 0):
+        raise ValueError("unitary_defect must be 0 or more, got an array with negative numbers.")
+    return known
 
 
 def _smallest_sum(singular: Array, complex_data: bool) -> Array:

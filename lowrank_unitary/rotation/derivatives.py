@@ -140,12 +140,21 @@ def rotate_vjp(
     (9, 3)
     """
     checked_rotation(rotation)
+    validate.flag("adjoint", adjoint)
     xp = validate.namespace_of(array=array, cotangent=cotangent)
     if array.ndim < 2 or tuple(cotangent.shape[-2:]) != tuple(array.shape[-2:]):
         raise ValueError(
             f"cotangent must have shape (…, m, n) like array, {tuple(array.shape)}, got "
             f"{tuple(cotangent.shape)}: it is that of rotate(array, rotation)."
         )
+    left, right = rotation
+    given = {"array": array, "rotation.left": left, "rotation.right": right, "cotangent": cotangent}
+    validate.namespace_of(**given)
+    validate.same_dtype(xp, "array", array, cotangent=cotangent)
+    shape = (*validate.batches(**given), *array.shape[-2:])
+    cotangent = astype(xp, cotangent, array.dtype)
+    if tuple(cotangent.shape) != shape:
+        cotangent = xp.broadcast_to(cotangent, shape)
     back = rotate(cotangent, rotation, adjoint=not adjoint)
     factors = (cotangent, array) if adjoint else (array, cotangent)
     return RotateCotangents(_as_of(xp, array, back), BodyFactors(*(thin.adjoint(xp, x) for x in factors)))

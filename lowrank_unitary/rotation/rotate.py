@@ -45,12 +45,13 @@ def rotate(
     True
     """
     left, right = checked_rotation(rotation)
+    validate.flag("adjoint", adjoint)
     xp = validate.namespace_of(array=array, left=left, right=right)
     _, n = validate.matrix("array", array)
     validate.factor_pair("rotation.left", left, "rotation.right", right, n)
     batch = validate.batches(array=array, left=left, right=right)
     validate.same_dtype(xp, "array", array, left=left, right=right)
-    if overwrite_array:
+    if validate.flag("overwrite_array", overwrite_array):
         validate.overwritable("array", "overwrite_array", array, batch)
     if adjoint:
         left, right = right, left

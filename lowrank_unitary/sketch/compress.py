@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 from .._array import Array, validate
-from .._linalg import RNG, hstack
+from .._linalg import RNG, check_rng, hstack
 from ..types import BodyFactors, LowRankFactors
-from .operator import operator_of
+from .operator import Operator, operator_of
+from .samples import Samples
 from .svd import svd_sketch
+from .tolerance import largest_rank
 
 Factors = TypeVar("Factors", LowRankFactors, BodyFactors)
 
@@ -72,17 +74,33 @@ def compress_factors(
     op = operator_of("factors", factors)
     width = int(factors.left.shape[-1])
     if rank is not None and rtol is None:
-        rank = validate.rank(rank, op.smaller_side)
+        rank = largest_rank(op.smaller_side, rank, rtol, max_rank, masked=masked)
         if width <= rank:
+            _check_options(op, rank, oversample, power_iterations, rng, test_matrix)
             return factors
     if method is None:
-        most = rank if rank is not None else max_rank
-        method = "exact" if width <= (op.smaller_side if most is None else most + 8) else "randomized"
+        most = largest_rank(op.smaller_side, rank, rtol, max_rank, masked=masked)
+        method = "exact" if width <= most + 8 else "randomized"
     sketch = svd_sketch(
         factors, rank, method=method, rtol=rtol, max_rank=max_rank, masked=masked, oversample=oversample,
         power_iterations=power_iterations, rng=rng, test_matrix=test_matrix,
     )  # fmt: skip
     return type(factors)(*sketch.factors())
+
+
+def _check_options(
+    op: Operator,
+    rank: int,
+    oversample: int | None,
+    power_iterations: int | None,
+    rng: RNG,
+    test_matrix: Array | str,
+) -> None:
+    """Refuse wrong options of a sketch, also where none is made."""
+    for name, value in (("oversample", oversample), ("power_iterations", power_iterations)):
+        validate.count(name, 0 if value is None else value)
+    check_rng(rng, op.like)
+    Samples.of(op, test_matrix, rank, 0, rows=op.columns)
 
 
 def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = None) -> Factors:
@@ -120,14 +138,19 @@ def add_factors(factors: Factors, more: Factors, /, rank: int, *, rng: RNG = Non
     >>> total.left.shape
     (20, 12)
     """
+    if not isinstance(factors, LowRankFactors | BodyFactors):
+        raise TypeError(f"factors must be LowRankFactors or BodyFactors, got {type(factors).__name__}.")
     if type(factors) is not type(more):
         raise TypeError(
             f"factors and more must be of one type, got {type(factors).__name__} and {type(more).__name__}: "
             f"LowRankFactors are in the ambient frame, BodyFactors in that of a unitary matrix."
         )
     xp = validate.namespace_of(
-        left=factors.left, right=factors.right, more_left=more.left, more_right=more.right
+        **{"factors.left": factors.left, "factors.right": factors.right},
+        **{"more.left": more.left, "more.right": more.right},
     )
+    validate.outer_factors(*factors)
+    validate.outer_factors(*more, "more.")
     for (name, first), second in zip(factors._asdict().items(), more, strict=True):
         if first.ndim < 2 or second.ndim < 2 or first.shape[-2] != second.shape[-2]:
             raise ValueError(

@@ -96,7 +96,10 @@ def sketch_error(
     left, right = sketch.factors() if isinstance(sketch, SVDSketch) else sketch
     given = {"matrix": matrix} if compat.is_array_api_obj(matrix) else {}
     validate.namespace_of(**given, **{"sketch.left": left, "sketch.right": right})
-    op = operator_of("matrix", matrix, right)
+    validate.outer_factors(left, right, "sketch.")
+    op = operator_of("matrix", matrix, right, "sketch.right")
+    validate.same_dtype(op.xp, "matrix", op.like, **{"sketch.left": left, "sketch.right": right})
+    left, right = astype(op.xp, left, op.dtype), astype(op.xp, right, op.dtype)
     if right.shape[-2] != op.columns or (op.rows or left.shape[-2]) != left.shape[-2]:
         raise ValueError(
             f"sketch must stand for a matrix of the shape of matrix, ({op.rows}, {op.columns}), got "
@@ -174,12 +177,9 @@ def estimated_norms(
 ) -> SketchError:
     """The norms of a difference E given by its products, on blocks like those of `op`."""
     xp = op.xp
-    p = validate.count("probes", probes)
-    if p == 0:
-        raise ValueError("probes must be 1 or more, got 0.")
+    p = validate.positive("probes", probes)
     q = validate.count("power_iterations", power_iterations)
-    if not 0 < probability < 1:
-        raise ValueError(f"probability must lie between 0 and 1, got {probability}.")
+    probability = validate.fraction("probability", probability, least=False)
     missed = 0.5 * (1 - probability)
     block = random_block(xp, (*op.batch, op.columns, p), op.like, rng, ERRORS)
     images = forward(block)

@@ -75,9 +75,14 @@ class Operator:
         return astype(self.xp, result, self.dtype)
 
 
-def operator_of(name: str, matrix: Any, like: Array | None = None) -> Operator:
+def operator_of(
+    name: str, matrix: Any, like: Array | None = None, like_name: str = "test_matrix"
+) -> Operator:
     """The operator of anything a caller may pass as a matrix; `like` is a block that it will be given."""
-    arrays = {} if like is None else {"test_matrix": like}
+    arrays = {} if like is None else {like_name: like}
+    if like is not None:
+        validate.namespace_of(**arrays)
+        validate.matrix(like_name, like)
     if compat.is_array_api_obj(matrix):
         xp = validate.namespace_of(**{name: matrix}, **arrays)
         validate.matrix(name, matrix)
@@ -90,7 +95,7 @@ def operator_of(name: str, matrix: Any, like: Array | None = None) -> Operator:
     if isinstance(matrix, LowRankFactors | BodyFactors):
         return _of_factors(name, matrix, arrays)
     if _is_sparse(matrix) or all(hasattr(matrix, part) for part in ("matmat", "rmatmat", "shape", "dtype")):
-        return _of_scipy(name, matrix, like)
+        return _of_scipy(name, matrix, like, like_name)
     if isinstance(matrix, tuple) and len(matrix) == 2 and all(map(callable, matrix)):
         if like is None:
             raise ValueError(
@@ -127,14 +132,14 @@ def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:
     return (inner.mT @ left.mT).mT
 
 
-def _of_scipy(name: str, matrix: Any, like: Array | None) -> Operator:
+def _of_scipy(name: str, matrix: Any, like: Array | None, like_name: str) -> Operator:
     if len(matrix.shape) != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} must have shape (m, n) with m, n ≥ 1, got {tuple(matrix.shape)}.")
     rows, columns = map(int, matrix.shape)
     own = np.empty((1, 1), dtype=matrix.dtype)
-    validate.namespace_of(**{name: own} if like is None else {name: own, "test_matrix": like})
+    validate.namespace_of(**{name: own} if like is None else {name: own, like_name: like})
     if like is not None:
-        validate.same_dtype(np, "test_matrix", like, **{name: own})
+        validate.same_dtype(np, like_name, like, **{name: own})
     like = own if like is None else like
     if _is_sparse(matrix):
         transposed = matrix.conj().T

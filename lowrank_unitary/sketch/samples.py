@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._array import Array, Namespace, astype, validate
-from .._linalg import ERRORS, KINDS, LEFT, RIGHT, RNG, key_of, random_block
+from .._linalg import ERRORS, KINDS, LEFT, RIGHT, RNG, check_rng, key_of, random_block
 from .operator import Operator
 
 
@@ -86,7 +86,7 @@ def random_test_matrix(
         raise ValueError("first_column must be 0 for kind='sparse_sign', whose rows cannot be cut.")
     like = validate.prototype(xp, dtype, device)
     xp = validate.namespace_of(dtype=like)
-    shape = (*(validate.count("batch", size) for size in batch), rows, columns)
+    shape = (*validate.sizes("batch", batch), rows, columns)
     return random_block(xp, shape, like, rng, RIGHT, kind, (first_row, first_column))
 
 
@@ -105,6 +105,7 @@ class Samples:
         if isinstance(test_matrix, str):
             # One key for all blocks of a call: a Generator advances once.
             return cls(op, validate.choice("test_matrix", test_matrix, KINDS), None, key_of(rng, op.like))
+        validate.namespace_of(**{op.name: op.like, "test_matrix": test_matrix})
         if test_matrix.ndim < 2 or test_matrix.shape[-2] != rows or not rank <= test_matrix.shape[-1] <= rows:
             raise ValueError(
                 f"test_matrix must have shape (…, {rows}, ℓ) with {rank} ≤ ℓ ≤ {rows}, got "
@@ -112,6 +113,7 @@ class Samples:
             )
         validate.batches(**{op.name: op.like, "test_matrix": test_matrix})
         validate.same_dtype(op.xp, op.name, op.like, test_matrix=test_matrix)
+        check_rng(rng, op.like)
         return cls(op, "gaussian", astype(op.xp, test_matrix, op.dtype), rng)
 
     def right(self, columns: int, first: int = 0) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._array import Array, Namespace, astype, validate
-from .._linalg import COLUMNS, RNG, svd, uniform_block
+from .._linalg import COLUMNS, RNG, check_rng, svd, uniform_block
 from ..types import SVDSketch
 from .operator import Operator, operator_of, refuse_callables
 from .range_finder import (
@@ -151,6 +151,8 @@ def svd_sketch(
     rows = op.rows or 0
     least = k if rtol is None else 1
     # The exact method needs no randomness: None is accepted in a trace.
+    if method == "exact":
+        check_rng(rng, op.like)
     source = 0 if method == "exact" else rng
     samples = Samples.of(op, test_matrix, least, source, rows=rows if method == "lsi" else op.columns)
     width = samples.width(min(k + extra, op.smaller_side))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 from .._array import Array, Namespace, astype, is_complex, placement, validate, values_are_at_hand
@@ -25,16 +24,12 @@ def largest_rank(
         raise ValueError(
             f"give either rank or rtol, got {both}: rank is how many terms, rtol how small an error."
         )
+    validate.flag("masked", masked)
     if rtol is None:
         if max_rank is not None or masked:
             raise ValueError("max_rank and masked have no meaning without rtol: leave them out.")
         return validate.rank(rank, largest)
-    if not isinstance(rtol, Real):
-        raise TypeError(f"rtol must be a real number, got {rtol!r} of type {type(rtol).__name__}.")
-    if not 0 <= rtol < 1:
-        raise ValueError(
-            f"rtol must be at least 0 and less than 1, a share of the norm of the matrix, got {rtol}."
-        )
+    validate.fraction("rtol", rtol, ", a share of the norm of the matrix")
     return largest if max_rank is None else validate.rank(max_rank, largest, "max_rank")
 
 

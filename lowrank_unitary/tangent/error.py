@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._array import Array, validate
+from .._array import Array, astype, validate
 from .._linalg import RNG, adjoint
 from ..sketch.error import SketchError, estimated_norms
-from ..types import BodyFactors
+from ..types import BodyFactors, body_pair
 from .sketch import Tangent
 
 
@@ -58,9 +58,11 @@ def tangent_error(
     True
     """
     op = Tangent.of(unitary, gradient).operator
-    C, Q = _body(body_factors)
+    C, Q = body_pair(body_factors)
     validate.namespace_of(gradient=op.like, **{"body_factors.left": C, "body_factors.right": Q})
     validate.factor_pair("body_factors.left", C, "body_factors.right", Q, op.columns)
+    validate.same_dtype(op.xp, "gradient", op.like, **{"body_factors.left": C, "body_factors.right": Q})
+    C, Q = astype(op.xp, C, op.dtype), astype(op.xp, Q, op.dtype)
     C_adjoint, Q_adjoint = adjoint(op.xp, C), adjoint(op.xp, Q)
 
     def missed(block: Array) -> Array:
@@ -69,9 +71,3 @@ def tangent_error(
     return estimated_norms(
         op, missed, lambda block: -missed(block), probes, probability, power_iterations, rng
     )
-
-
-def _body(body_factors: BodyFactors) -> BodyFactors:
-    if not isinstance(body_factors, BodyFactors):
-        raise TypeError(f"body_factors must be BodyFactors(C, Q), got {type(body_factors).__name__}.")
-    return body_factors

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
 from .._linalg import adjoint, hstack, qr, unit_scaled
-from ..types import BodyFactors, checked_body_factors
+from ..types import BodyFactors, body_pair, checked_body_factors
 from .planes import leading_planes
 
 SCALINGS = ("none", "scalar", "rows")
@@ -131,17 +131,14 @@ def momentum_step(
     >>> bool(np.linalg.norm(U - target) < 0.05)
     True
     """
-    xp, n, _ = checked_body_factors(body_factors)
-    C, Q = state.momentum
-    validate.namespace_of(body_factors=body_factors.left, momentum=C, second=state.second, steps=state.steps)
-    validate.factor_pair("state.momentum.left", C, "state.momentum.right", Q, n)
+    xp, n, width = checked_body_factors(body_factors)
+    C, Q = _checked_state(xp, body_factors, state, n)
     k, dtype = C.shape[-1], C.dtype
-    for name, value in (("decay", decay), ("second_decay", second_decay)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"eps must be at least 0 and finite, got {eps}.")
-    validate.same_dtype(xp, "state.momentum", C, body_factors=body_factors.left)
+    decay, second_decay = validate.fraction("decay", decay), validate.fraction("second_decay", second_decay)
+    if not validate.size("eps", eps) < math.inf:
+        raise ValueError(f"eps must be finite, got {eps}.")
+    validate.flag("average", average)
+    validate.flag("nesterov", nesterov)
     left, right = (astype(xp, x, dtype) for x in body_factors)
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
@@ -153,7 +150,7 @@ def momentum_step(
         direction = leading_planes(xp, ahead, hstack(xp, direction.right, right), k).factors()
     second = state.second
     if second.shape[-2]:
-        rms = row_rms(xp, left, right)
+        rms = row_rms(xp, left, right) if width else 0.0 * second
         if second.shape[-2] == 1:
             rms, unit = unit_scaled(xp, rms)
             rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
@@ -162,6 +159,35 @@ def momentum_step(
         scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps) + eps)
         direction = BodyFactors(*(astype(xp, scale, dtype) * x for x in direction))
     return direction, MomentumState(mean, second, steps)
+
+
+def _checked_state(xp: Namespace, body_factors: BodyFactors, state: MomentumState, n: int) -> BodyFactors:
+    """The momentum of a state that fits the body factors, or an error."""
+    if not isinstance(state, MomentumState):
+        raise TypeError(
+            f"state must be a MomentumState, got {type(state).__name__}: make one with MomentumState.start."
+        )
+    C, Q = body_pair(state.momentum, "state.momentum")
+    second, steps = state.second, state.steps
+    arrays = {
+        "state.momentum.left": C, "state.momentum.right": Q, "state.second": second, "state.steps": steps
+    }  # fmt: skip
+    validate.namespace_of(**{"body_factors.left": body_factors.left}, **arrays)
+    validate.factor_pair("state.momentum.left", C, "state.momentum.right", Q, n)
+    validate.batches(**{"body_factors.left": body_factors.left, "state.momentum.left": C})
+    body = {f"body_factors.{name}": x for name, x in body_factors._asdict().items()}
+    validate.same_dtype(xp, "state.momentum", C, **{"state.momentum.right": Q}, **body)
+    real = real_dtype(xp, C.dtype)
+    if second.ndim < 2 or second.shape[-2] not in (0, 1, n) or second.shape[-1] != 1 or second.dtype != real:
+        raise ValueError(
+            f"state.second must be {real} and have shape (…, r, 1) with r = 0, 1 or {n}, got {second.dtype} "
+            f"and {tuple(second.shape)}."
+        )
+    if steps.ndim or steps.dtype != real:
+        raise ValueError(
+            f"state.steps must be {real} and have shape (), got {steps.dtype} and {tuple(steps.shape)}."
+        )
+    return state.momentum
 
 
 def row_rms(xp: Namespace, left: Array, right: Array) -> Array:

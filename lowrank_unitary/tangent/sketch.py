@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._array import Array, Namespace, validate
-from .._linalg import RNG, adjoint, frobenius_norm, product, pull_back
+from .._linalg import RNG, adjoint, check_rng, frobenius_norm, product, pull_back
 from ..sketch.operator import Operator, operator_of
 from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
@@ -90,9 +90,11 @@ def tangent_sketch(
     True
     """
     tangent = Tangent.of(unitary, gradient)
-    if isinstance(gradient, LowRankFactors) and rank is not None and gradient.left.shape[-1] <= rank:
-        validate.rank(rank, tangent.gradient.columns)
-        return gradient.to_body(unitary)
+    if isinstance(gradient, LowRankFactors) and rank is not None and rtol is None:
+        k = validate.rank(rank, tangent.gradient.columns)
+        if gradient.left.shape[-1] <= k:
+            _check_options(tangent, k, oversample, power_iterations, rng, test_matrix)
+            return gradient.to_body(unitary)
     return _sketched(tangent, rank, rtol, max_rank, masked, oversample, power_iterations, rng, test_matrix)
 
 
@@ -106,7 +108,7 @@ def compress_tangent(
     max_rank: int | None = None,
     masked: bool = False,
     oversample: int | None = None,
-    power_iterations: int = 2,
+    power_iterations: int | None = None,
     rng: RNG = None,
     test_matrix: Array | str = "gaussian",
 ) -> BodyFactors:
@@ -150,17 +152,25 @@ def compress_tangent(
             f"body_factors must be BodyFactors, got {type(body_factors).__name__}: LowRankFactors go to "
             f"tangent_sketch, together with the matrix that they move."
         )
+    if method is not None:
+        validate.choice("method", method, ("exact", "randomized"))
     tangent = Tangent.of(None, body_factors)
     n, m = tangent.gradient.columns, body_factors.left.shape[-1]
     most = largest_rank(n, rank, rtol, max_rank, masked=masked)
-    if rank is not None and m <= rank:
+    q = 2 if power_iterations is None else power_iterations
+    _check_options(tangent, most if rtol is None else 1, oversample, q, rng, test_matrix)
+    if method == "exact":
+        ignored = {"oversample": oversample, "power_iterations": power_iterations}
+        ignored["test_matrix"] = None if isinstance(test_matrix, str) else test_matrix
+        for name, value in ignored.items():
+            if value is not None:
+                raise ValueError(f"{name} has no meaning for method='exact': leave it out.")
+    if rtol is None and m <= most:
         return body_factors
     if method is None:
         method = "exact" if m <= 2 * most + 16 and 2 * m < n else "randomized"
-    if validate.choice("method", method, ("exact", "randomized")) == "randomized":
-        return _sketched(
-            tangent, rank, rtol, max_rank, masked, oversample, power_iterations, rng, test_matrix
-        )
+    if method == "randomized":
+        return _sketched(tangent, rank, rtol, max_rank, masked, oversample, q, rng, test_matrix)
     xp = tangent.xp
     left, right = tangent.gradient.factors or body_factors
     planes = leading_planes(xp, left, right, most if rtol is None else n)
@@ -178,9 +188,14 @@ class Tangent:
     gradient: Operator
 
     @classmethod
-    def of(cls, unitary: Array | None, gradient: Any) -> Tangent:
-        """The tangent of a gradient that is an array, LowRankFactors, or BodyFactors."""
+    def of(cls, unitary: Array | None, gradient: Any, *, of_unitary: bool = False) -> Tangent:
+        """The tangent of a gradient that is an array, LowRankFactors, or BodyFactors.
+
+        Of body factors no U is needed, unless it is the one that they are to move (`of_unitary`).
+        """
         if isinstance(gradient, BodyFactors):
+            if of_unitary:
+                validate.namespace_of(unitary=unitary)
             given = {} if unitary is None else {"unitary": unitary}
             xp = validate.namespace_of(left=gradient.left, right=gradient.right, **given)
             n = None if unitary is None else validate.square("unitary", unitary)
@@ -192,7 +207,7 @@ class Tangent:
         validate.namespace_of(unitary=unitary)
         n = validate.square("unitary", unitary)
         if isinstance(gradient, LowRankFactors):
-            op, arrays = operator_of("gradient", gradient, unitary), gradient._asdict()
+            op, arrays = operator_of("gradient", gradient, unitary, "unitary"), gradient._asdict()
             shape = (int(gradient.left.shape[-2]), int(gradient.right.shape[-2]))
         else:
             op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (n, n)))[-2:]
@@ -234,6 +249,22 @@ class Tangent:
             return 0.5 * (there - self.gradient.backward(block)), None
         pulled, probed = pull_back(self.xp, self.unitary, there, probes)
         return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), probed
+
+
+def _check_options(
+    tangent: Tangent,
+    k: int,
+    oversample: int | None,
+    power_iterations: int,
+    rng: RNG,
+    test_matrix: Array | str,
+) -> None:
+    """Refuse wrong options of a randomised sketch, also where none is made."""
+    n = tangent.gradient.columns
+    samples_for(n, k, oversample)
+    validate.count("power_iterations", power_iterations)
+    check_rng(rng, tangent.like)
+    Samples.of(tangent.operator, test_matrix, k, 0, rows=n)
 
 
 def samples_for(n: int, k: int, oversample: int | None = None) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from .._array import Array, validate
+from .._array import Array, Namespace, astype, validate
 from .._linalg import RIGHT, RNG, START, adjoint, hstack, qr, random_block, svd
-from ..types import BodyFactors, LowRankFactors
+from ..types import BodyFactors, LowRankFactors, body_pair
 from .planes import leading_planes, two_sided
 from .sketch import Tangent, samples_for
 
@@ -57,6 +57,7 @@ class SketchState(NamedTuple):
         (10, 10)
         """
         xp = validate.namespace_of(unitary=unitary)
+        validate.flag("feedback", feedback)
         n = validate.square("unitary", unitary)
         k = validate.rank(rank, n)
         width = samples_for(n, k, oversample)
@@ -125,15 +126,14 @@ def warm_tangent_sketch(
     tangent = Tangent.of(unitary, gradient)
     xp, n = tangent.xp, tangent.gradient.columns
     k = validate.rank(rank, n)
-    validate.namespace_of(unitary=tangent.like, basis=state.basis, missed=state.missed.left)
+    state = _checked_state(xp, tangent, state)
     width, carried = state.basis.shape[-1], state.missed.left.shape[-1]
     if state.basis.shape[-2] != n or width < k or carried > n - k:
         raise ValueError(
             f"state must have been made for n = {n} and rank = {k}, got one of the shapes "
             f"{tuple(state.basis.shape)} and {tuple(state.missed.left.shape)}."
         )
-    if not 0 <= refresh <= 1:
-        raise ValueError(f"refresh must be a share from 0 to 1, got {refresh}.")
+    refresh = validate.fraction("refresh", refresh, ", a share of the samples", most=True)
     fresh = math.ceil(refresh * width)
     kept = state.basis[..., : width - fresh]
     new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT)
@@ -150,3 +150,24 @@ def warm_tangent_sketch(
     directions, R = qr(xp, image)
     step, missed = (BodyFactors(*(x[..., part] for x in found)) for part in (slice(k), slice(k, None)))
     return step, SketchState(directions @ svd(xp, R)[0], missed)
+
+
+def _checked_state(xp: Namespace, tangent: Tangent, state: SketchState) -> SketchState:
+    """A state in the dtype of the tangent, or an error where the two do not fit together."""
+    if not isinstance(state, SketchState):
+        raise TypeError(
+            f"state must be a SketchState, got {type(state).__name__}: make one with SketchState.start."
+        )
+    left, right = body_pair(state.missed, "state.missed")
+    arrays = {"state.basis": state.basis, "state.missed.left": left, "state.missed.right": right}
+    validate.namespace_of(unitary=tangent.like, **arrays)
+    n = tangent.gradient.columns
+    if any(x.ndim < 2 or x.shape[-2] != n for x in arrays.values()) or left.shape[-1] != right.shape[-1]:
+        raise ValueError(
+            f"state must have been started for n = {n}, got one of the shapes "
+            f"{', '.join(str(tuple(x.shape)) for x in arrays.values())}."
+        )
+    validate.batches(unitary=tangent.like, **arrays)
+    validate.same_dtype(xp, "unitary", tangent.like, **arrays)
+    basis, left, right = (astype(xp, x, tangent.operator.dtype) for x in arrays.values())
+    return SketchState(basis, BodyFactors(left, right))

@@ -109,6 +109,7 @@ def _applied(
     overwrite_unitary: bool,
 ) -> torch.Tensor:
     validate.choice("core", core, CORES)
+    validate.flag("overwrite_unitary", overwrite_unitary)
     given = {"unitary": unitary, "left": left, "right": right}
     for name, x in given.items():
         if not isinstance(x, torch.Tensor):
@@ -143,6 +144,7 @@ def _fit(unitary: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> bool
         dtype in _DTYPES
         and left.dtype == right.dtype == dtype
         and left.device == right.device == device
+        and unitary.layout == left.layout == right.layout == torch.strided
         and len(shape) > 1
         and shape[-1] == shape[-2] > 0
         and left.shape == right.shape

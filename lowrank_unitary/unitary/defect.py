@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .._array import Array, Namespace, astype, core_dtype, eps, tolerance, validate, values_are_at_hand
-from .._linalg import PROBES, RNG, adjoint, eye_like, pull_back, random_block, svd
+from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, pull_back, random_block, svd
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
@@ -39,10 +39,9 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     n = validate.square("unitary", unitary)
     dtype = core_dtype(xp, unitary.dtype)
     if probes is None:
+        check_rng(rng, unitary)
         return xp.linalg.matrix_norm(_defect(xp, astype(xp, unitary, dtype)))
-    p = validate.count("probes", probes)
-    if p == 0:
-        raise ValueError("probes must be 1 or more, or None for the exact defect, got 0.")
+    p = validate.positive("probes", probes, ", or None for the exact defect")
     test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
     _, image = pull_back(xp, unitary, test[..., :0], test)
     return xp.linalg.matrix_norm(image - test) / math.sqrt(p)
@@ -72,7 +71,7 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
     """
     xp = validate.namespace_of(unitary=unitary)
     n = validate.square("unitary", unitary)
-    bound = tolerance(xp, unitary.dtype, n) if atol is None else atol
+    bound = tolerance(xp, unitary.dtype, n) if atol is None else validate.size("atol", atol)
     return unitarity_defect(unitary) <= bound
 
 

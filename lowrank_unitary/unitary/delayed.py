@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._array import Array, Namespace, astype, thin_dtype, validate
-from .._linalg import RNG, adjoint_product, product
+from .._linalg import RNG, adjoint_product, check_rng, product
 from ..rotation.rotate import rotate
 from ..types import LowRankRotation, checked_rotation, composed
 from .heal import healing_rotation, orthonormal_probes
@@ -52,33 +52,28 @@ class DelayedUnitary(NamedTuple):
 
     def rotate(self, rotation: LowRankRotation, /) -> DelayedUnitary:
         """Multiply from the right by a rotation, at O(n), after those accumulated before."""
-        left, right = checked_rotation(rotation)
-        xp = validate.namespace_of(base=self.base, left=left, right=right)
-        n = validate.square("base", self.base)
-        validate.factor_pair("rotation.left", left, "rotation.right", right, n)
-        validate.same_dtype(xp, "base", self.base, **{"rotation.left": left, "rotation.right": right})
-        dtype = thin_dtype(xp, self.base.dtype)
-        latest = LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
-        return DelayedUnitary(
-            self.base, latest if self.rotation is None else composed(xp, self.rotation, latest)
-        )
+        xp, before = self._checked()
+        latest = _fitting(xp, self.base, rotation)
+        return DelayedUnitary(self.base, latest if before is None else composed(xp, before, latest))
 
     def matmul(self, x: Array, /) -> Array:
         """The product U x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
+        _, rotation = self._checked()
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
-        if self.rotation is not None:
-            left, right = (astype(xp, part, x.dtype) for part in self.rotation)
+        if rotation is not None:
+            left, right = (astype(xp, part, x.dtype) for part in rotation)
             x = x + left @ adjoint_product(xp, right, x)
         return astype(xp, product(xp, self.base, x), dtype)
 
     def adjoint_matmul(self, x: Array, /) -> Array:
         """The product Uᴴ x for x (…, n, m), with the wider dtype of the base and x, without forming U."""
+        _, rotation = self._checked()
         xp = validate.namespace_of(base=self.base, x=x)
         dtype, x = _widened(xp, self.base, x)
         y = adjoint_product(xp, self.base, x)
-        if self.rotation is not None:
-            left, right = (astype(xp, part, y.dtype) for part in self.rotation)
+        if rotation is not None:
+            left, right = (astype(xp, part, y.dtype) for part in rotation)
             y = y + right @ adjoint_product(xp, left, y)
         return astype(xp, y, dtype)
 
@@ -87,17 +82,37 @@ class DelayedUnitary(NamedTuple):
 
         `heal` and `rng` as for :func:`unitary_step`; healing costs one further read of the base.
         """
-        rotation = self.rotation
-        if heal:
-            xp = validate.namespace_of(base=self.base)
+        xp, rotation = self._checked()
+        if validate.count("heal", heal) == 0:
+            check_rng(rng, self.base)
+        else:
             Z = orthonormal_probes(xp, self.base, heal, rng, "heal")
             healing = healing_rotation(xp, Z, adjoint_product(xp, self.base, product(xp, self.base, Z)))
             rotation = healing if rotation is None else composed(xp, healing, rotation)
         return self if rotation is None else DelayedUnitary(rotate(self.base, rotation))
 
+    def _checked(self) -> tuple[Namespace, LowRankRotation | None]:
+        """The namespace and the rotation, which fits the base, or an error."""
+        xp = validate.namespace_of(base=self.base)
+        validate.square("base", self.base)
+        return xp, None if self.rotation is None else _fitting(xp, self.base, self.rotation)
+
+
+def _fitting(xp: Namespace, base: Array, rotation: LowRankRotation) -> LowRankRotation:
+    """The rotation in the dtype of the base, or an error where it cannot move it."""
+    left, right = checked_rotation(rotation)
+    factors = {"rotation.left": left, "rotation.right": right}
+    validate.namespace_of(base=base, **factors)
+    validate.factor_pair("rotation.left", left, "rotation.right", right, base.shape[-1])
+    validate.batches(base=base, **factors)
+    validate.same_dtype(xp, "base", base, **factors)
+    dtype = thin_dtype(xp, base.dtype)
+    return LowRankRotation(astype(xp, left, dtype), astype(xp, right, dtype))
+
 
 def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
     """The dtype of a product with x, and x in the dtype to compute it in."""
     validate.factor_pair("x", x, "x", x, base.shape[-1])
+    validate.batches(base=base, x=x)
     dtype = xp.result_type(base.dtype, x.dtype)
     return dtype, astype(xp, x, thin_dtype(xp, dtype))

@@ -47,16 +47,24 @@ class CompensatedUnitary(NamedTuple):
     def split(cls, unitary: Array, dtype: Any, /) -> CompensatedUnitary:
         """Round a float32 matrix (…, n, n) to `dtype`, float16 or bfloat16, and keep the remainder."""
         xp = validate.namespace_of(unitary=unitary)
+        validate.square("unitary", unitary)
         if unitary.dtype != xp.float32:
             raise TypeError(f"unitary must be float32, got {unitary.dtype}: cast it first.")
-        high = xp.astype(unitary, dtype)
-        if not is_half(xp, high.dtype):
-            raise TypeError(f"dtype must be one of {', '.join(HALF)}, got {high.dtype}.")
+        made = validate.prototype(xp, dtype, None).dtype
+        if not is_half(xp, made):
+            raise TypeError(f"dtype must be one of {', '.join(HALF)}, got {made}.")
+        high = xp.astype(unitary, made)
         rest = (unitary - xp.astype(high, xp.float32)) * (2.0 / eps(xp, high.dtype))
         return cls(high, xp.astype(rest, high.dtype))
 
     def single(self) -> Array:
         """The matrix in float32, (…, n, n)."""
-        xp = validate.namespace_of(high=self.high, low=self.low)
+        high, low = self
+        xp = validate.namespace_of(high=high, low=low)
+        if not is_half(xp, high.dtype) or low.dtype != high.dtype or low.shape != high.shape:
+            raise TypeError(
+                f"high and low must have one shape and one of the dtypes {', '.join(HALF)}, got "
+                f"{tuple(high.shape)} of {high.dtype} and {tuple(low.shape)} of {low.dtype}."
+            )
         low = xp.astype(self.low, xp.float32) * (0.5 * eps(xp, self.high.dtype))
         return xp.astype(self.high, xp.float32) + low

@@ -63,7 +63,7 @@ def random_unitary(
     """
     like = _prototype(n, dtype, xp, device)
     xp = validate.namespace_of(dtype=like)
-    shape = (*(validate.count("batch", size) for size in batch), n, n)
+    shape = (*validate.sizes("batch", batch), n, n)
     Q, R = xp.linalg.qr(random_block(xp, shape, like, rng, START))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
@@ -159,7 +159,7 @@ def _plane_rotations(
 ) -> Array:
     like = _prototype(n, dtype, xp, device)
     xp = validate.namespace_of(dtype=like)
-    sizes = tuple(validate.count("batch", size) for size in batch)
+    sizes = validate.sizes("batch", batch)
     pairs = n // 2
     dtype, wide = like.dtype, core_dtype(xp, real_dtype(xp, like.dtype))
     # One column of angles for every matrix, on the device of the result: the key may be traced.
@@ -182,6 +182,5 @@ def _plane_rotations(
 
 
 def _prototype(n: int, dtype: Any, xp: Namespace, device: Any) -> Array:
-    if validate.count("n", n) == 0:
-        raise ValueError("n must be 1 or more, got 0.")
+    validate.positive("n", n)
     return validate.prototype(xp, dtype, device)

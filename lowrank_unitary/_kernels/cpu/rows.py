@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +32,10 @@ _PARALLEL = 1 << 24
 
 @functools.cache
 def active() -> bool:
-    """Whether numba is installed and the environment does not turn the kernels off."""
-    return allowed() and importlib.util.find_spec("numba") is not None
+    """Whether numba is installed, and the environment turns neither the kernels nor its compiler off."""
+    if not allowed() or importlib.util.find_spec("numba") is None:
+        return False
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def apply_to(matrix: Floats, columns: int) -> bool:

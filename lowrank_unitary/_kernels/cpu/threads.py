@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import itertools
 import os
@@ -19,14 +21,32 @@ def ranges(count: int, parts: int) -> list[tuple[int, int]]:
 
 
 def run(task: Callable[[int, int], object], pieces: list[tuple[int, int]]) -> None:
-    """The task on every piece: the first on this thread, the others on the pool."""
+    """The task on every piece, by this thread and as many of the pool as there are further pieces.
+
+    The pool takes no tasks once the main thread has ended, nor where no thread can be started: what is left
+    then runs here.
+    """
     if len(pieces) == 1:
         task(*pieces[0])
         return
-    waiting = [_pool().submit(task, *piece) for piece in pieces[1:]]
-    task(*pieces[0])
-    for piece in waiting:
-        piece.result()
+    left = collections.deque(pieces)
+
+    def work() -> None:
+        while left:
+            try:
+                piece = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            task(*piece)
+
+    waiting = []
+    with contextlib.suppress(RuntimeError):
+        for _ in pieces[1:]:
+            waiting.append(_pool().submit(work))
+    work()
+    for waited in waiting:
+        if not waited.cancel():
+            waited.result()
 
 
 @functools.cache

@@ -216,7 +216,7 @@ def test_a_state_that_was_saved_goes_on_to_the_last_bit(tmp_path):
     [
         (lambda b, s: lu.momentum_step(b, s, decay=1.0), ValueError, "decay must be at least 0 and less"),
         (lambda b, s: lu.momentum_step(b, s, second_decay=-1), ValueError, "second_decay must be"),
-        (lambda b, s: lu.momentum_step(b, s, eps=-1e-8), ValueError, "eps must be at least 0"),
+        (lambda b, s: lu.momentum_step(b, s, eps=-1e-8), ValueError, "eps must be 0 or more"),
         (lambda b, s: lu.momentum_step(lu.LowRankFactors(*b), s), TypeError, "body_factors must be"),
         (lambda b, s: lu.momentum_step(lu.BodyFactors(b[0][:3], b[1][:3]), s), ValueError, "momentum"),
         (lambda b, s: lu.MomentumState.start(np.eye(3), 1, scaling="x"), ValueError, "scaling must be one"),

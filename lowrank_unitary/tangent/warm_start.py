@@ -164,7 +164,7 @@ def _checked_state(xp: Namespace, tangent: Tangent, state: SketchState) -> Sketc
     n = tangent.gradient.columns
     if any(x.ndim < 2 or x.shape[-2] != n for x in arrays.values()) or left.shape[-1] != right.shape[-1]:
         raise ValueError(
-            f"state must have been started for n = {n}, got one of the shapes "
+            f"state must have been made for n = {n}, got one of the shapes "
             f"{', '.join(str(tuple(x.shape)) for x in arrays.values())}."
         )
     validate.batches(unitary=tangent.like, **arrays)

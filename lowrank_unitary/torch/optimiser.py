@@ -58,8 +58,13 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         for name in ("maximize", "unitary", "check"):
             check_flag(name, group[name])
         validate.choice("update", group["update"], UPDATES)
-        for name in ("rank", "heal", "seed"):
+        for name in ("rank", "heal"):
             validate.count(name, group[name])
+        seed = validate.index(group["seed"])
+        if seed is None:
+            raise TypeError(f"seed must be a whole number, got {group['seed']!r}.")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}.")
         for parameter in group["params"]:
             if group["unitary"]:
                 check_square("a parameter of a group with unitary=True", parameter)

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -246,8 +247,14 @@ def test_outcomes_of_tests_are_read_from_the_report_of_pytest(on_device, tmp_pat
         "no:cacheprovider",
     ]
     report = tmp_path / "report.xml"
+    # Options of this run are not known to that one.
+    environment = {name: text for name, text in os.environ.items() if name != "PYTEST_ADDOPTS"}
     subprocess.run(
-        [*command, f"--junitxml={report}", "test_some.py"], cwd=tmp_path, capture_output=True, check=False
+        [*command, f"--junitxml={report}", "test_some.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     counts = on_device.read_tests(report)
     assert {**counts, "failures": len(counts["failures"])} == dict(passed=1, failed=2, skipped=1, failures=2)

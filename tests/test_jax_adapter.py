@@ -441,7 +441,8 @@ else:
 
 
 def test_arrays_may_be_spread_over_devices():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags.strip()}
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],
         env=environment,

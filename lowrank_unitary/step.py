@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ._array import Array, Namespace, astype, core_dtype, is_recorded_by_torch, thin_dtype, validate
+from ._array import (
+    Array,
+    Namespace,
+    astype,
+    core_dtype,
+    is_recorded_by_torch,
+    real_dtype,
+    thin_dtype,
+    validate,
+)
 from ._kernels import UPDATES
 from ._linalg import (
     RNG,
@@ -15,6 +24,7 @@ from ._linalg import (
     hstack,
     is_column_major,
     key_of,
+    promoted,
     pull_back,
     rotate_rows,
     scaled_columns,
@@ -206,7 +216,9 @@ def unitary_step(
     xp, n = tangent.xp, tangent.gradient.columns
     k = validate.rank(rank, n)
     batch = np.broadcast_shapes(tuple(unitary.shape[:-2]), tangent.batch)
-    eta = validate.real_scalar(xp, "step_size", step_size, unitary, batch=batch)
+    # In the precision of the core: it may be large where its product with the gradient is not.
+    wide = real_dtype(xp, core_dtype(xp, unitary.dtype))
+    eta = validate.real_scalar(xp, "step_size", step_size, unitary, batch=batch, dtype=wide)
     if validate.flag("overwrite_unitary", overwrite_unitary):
         validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     key = key_of(rng, unitary)
@@ -221,14 +233,23 @@ def unitary_step(
         return _moved(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
         kept = compress_tangent(gradient, k, rng=key) if sketch == "tangent" else gradient
-        body = BodyFactors(-eta * kept.left, kept.right)
+        body = _scaled(xp, -eta, BodyFactors(*(_in_core(xp, x) for x in kept)))
         image = None if Z is None else pull_back(xp, unitary, Z[..., :0], Z)[1]
     else:
-        body, image = _pulled_back(xp, unitary, -eta * gradient.left, gradient.right, Z)
+        body, image = _pulled_back(xp, unitary, gradient.left, gradient.right, Z)
+        body = _scaled(xp, -eta, body)
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
     return _moved(unitary, _rotation(body, update, "auto"), Z, image, overwrite_unitary)
+
+
+def _in_core(xp: Namespace, x: Array) -> Array:
+    return astype(xp, x, core_dtype(xp, x.dtype))
+
+
+def _scaled(xp: Namespace, factor: Array, body: BodyFactors) -> BodyFactors:
+    return BodyFactors(promoted(xp, factor, body.left) * body.left, body.right)
 
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
@@ -309,8 +330,9 @@ def _pulled_back(
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
     pulled, image = pull_back(xp, unitary, left, Z)
-    left, right = astype(xp, pulled, working) * scale, astype(xp, astype(xp, right, thin), working)
-    return BodyFactors(left, right), image
+    pulled = _in_core(xp, pulled)
+    left = pulled * promoted(xp, astype(xp, scale, real_dtype(xp, working)), pulled)
+    return BodyFactors(left, astype(xp, astype(xp, right, thin), working)), image
 
 
 def _moved(

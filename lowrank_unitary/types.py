@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
-from ._array import Array, Namespace, astype, is_complex, thin_dtype, validate
+from ._array import Array, Namespace, astype, is_complex, thin_dtype, validate, widest_dtype
 from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns, thin_product
 
 
@@ -175,7 +174,7 @@ class LowRankRotation(NamedTuple):
         n = int(self.left.shape[-2])
         validate.factor_pair("other.left", left, "other.right", right, n)
         validate.batches(left=self.left, right=self.right, other_left=left, other_right=right)
-        dtype = functools.reduce(xp.result_type, (x.dtype for x in (*self, *other)))
+        dtype = widest_dtype(xp, *(x.dtype for x in (*self, *other)))
         return composed(xp, *(LowRankRotation(*(astype(xp, x, dtype) for x in r)) for r in (self, other)))
 
     def dense(self) -> Array:
@@ -234,7 +233,7 @@ class RotateCotangents(NamedTuple):
 
 def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:
     """The dtype of thin results: that of the wider of the two factors, single for half precision."""
-    return thin_dtype(xp, xp.result_type(body_factors.left.dtype, body_factors.right.dtype))
+    return thin_dtype(xp, widest_dtype(xp, body_factors.left.dtype, body_factors.right.dtype))
 
 
 def checked_body_factors(body_factors: BodyFactors) -> tuple[Namespace, int, int]:
@@ -290,7 +289,7 @@ def checked_pair(factors: Any) -> tuple[Namespace, Array, Array]:
     xp = validate.namespace_of(left=left, right=right)
     validate.outer_factors(left, right)
     validate.batches(left=left, right=right)
-    dtype = xp.result_type(left.dtype, right.dtype)
+    dtype = widest_dtype(xp, left.dtype, right.dtype)
     return xp, astype(xp, left, dtype), astype(xp, right, dtype)
 
 

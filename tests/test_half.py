@@ -180,3 +180,10 @@ def test_assertions_and_delayed_products_take_half_precision_of_every_kind(store
     wrong = lu.LowRankRotation(*(xp.asarray(np.ones((8, 2)), dtype=xp.float64) for _ in range(2)))
     with pytest.raises(TypeError, match=r"rotation\.left must have a dtype that fits into that of base"):
         lu.DelayedUnitary(U).rotate(wrong)
+
+
+def test_a_matrix_beyond_the_range_of_half_precision_is_not_split():
+    with pytest.raises(ValueError, match="unitary must have entries of at most 65504"):
+        lu.CompensatedUnitary.split(7e4 * np.eye(3, dtype="float32"), np.float16)
+    stored = lu.CompensatedUnitary.split(np.full((3, 3), np.nan, "float32"), np.float16)
+    assert np.all(np.isnan(stored.single()))

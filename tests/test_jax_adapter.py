@@ -452,3 +452,25 @@ def test_arrays_may_be_spread_over_devices():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "bfloat16"])
+def test_no_routine_needs_the_implicit_promotion_of_jax(dtype):
+    U, G = (jnp.asarray(x, dtype) for x in (np.eye(6), normal(np.random.default_rng(0), (6, 6), "float64")))
+    a, b = (jnp.asarray(normal(np.random.default_rng(seed), (6, 2), "float64"), dtype) for seed in (1, 2))
+    body = lu.BodyFactors(a, b)
+    with jax.numpy_dtype_promotion("strict"):
+        lu.polar_projection(U, a, b)
+        lu.polar_rotation(body)
+        for update in lu.step.TRANSPORTS:
+            lu.unitary_transport(U, a, b, update=update, heal=1, rng=0)
+            lu.transport_rotation(body, update=update, core="gram")
+        for sketch in lu.step.SKETCHES:
+            lu.unitary_step(U, G, 0.1, 2, sketch=sketch, update="polar", rng=0)
+        lu.unitary_step(U, lu.LowRankFactors(a, b), 0.1, 1, rng=0)
+        lu.unitary_step(U, body, 0.1, 2, rng=0)
+        for optimiser in (unitary_sgd(0.1, rank=2, momentum=0.9), unitary_adam(0.1, rank=2)):
+            state = optimiser.init(U)
+            for _ in range(2):
+                updates, state = optimiser.update(G, state, U)
+        assert updates.dtype == dtype

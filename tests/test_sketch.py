@@ -5,6 +5,7 @@ import pytest
 from cases import ct, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse.linalg import LinearOperator
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import tolerance
@@ -190,3 +191,38 @@ def test_lsi_depends_on_the_range_of_its_samples_only():
     one = lu.svd_sketch(matrix, 3, method="lsi", test_matrix=samples)
     other = lu.svd_sketch(matrix, 3, method="lsi", test_matrix=samples @ rng.standard_normal((3, 3)))
     np.testing.assert_allclose(dense(one), dense(other), atol=1e-12)
+
+
+@method
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_where_a_singular_value_overflows_it_is_infinite_and_its_vectors_are_right(method, dtype):
+    sign = np.where(np.arange(40) % 3, 1.0, -1.0)
+    matrix = (np.full((50, 40), 3e38) * sign).astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        U, S, Vh = lu.svd_sketch(matrix, 1, method=method, rng=0)
+    assert np.isposinf(S)
+    np.testing.assert_allclose(U @ Vh, np.ones((50, 1)) * sign / np.sqrt(50 * 40), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["randomized", "exact"])
+def test_factors_whose_product_overflows_have_singular_vectors(method):
+    factors = lu.LowRankFactors(np.full((9, 2), 1e30, "float32"), np.full((7, 2), 1e30, "float32"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        U, S, Vh = lu.svd_sketch(factors, 1, method=method, rng=0)
+    assert np.isposinf(S)
+    np.testing.assert_allclose(U @ Vh, np.full((9, 7), 1 / np.sqrt(63)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["LinearOperator", "callables"])
+def test_products_of_operators_may_overflow(kind):
+    matrix = np.full((50, 40), 3e38, "float32")
+    operator = matrix.__matmul__, matrix.T.__matmul__
+    test_matrix = lu.random_test_matrix(40, 5, dtype="float32", rng=0)
+    if kind == "LinearOperator":
+        operator = LinearOperator(
+            matrix.shape, *operator, matmat=operator[0], rmatmat=operator[1], dtype="float32"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        U, S, Vh = lu.svd_sketch(operator, 1, test_matrix=test_matrix)
+    assert np.isposinf(S)
+    np.testing.assert_allclose(U @ Vh, np.full((50, 40), 1 / np.sqrt(2000)), rtol=1e-5)

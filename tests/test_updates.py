@@ -390,3 +390,28 @@ def test_a_step_of_full_rank_and_any_length_is_unitary_to_rounding(update, kind,
     moved = UPDATES[update][0](np.eye(n, dtype=kind), left, right)
     # Half of what rounding of a fresh matrix may explain.
     assert 2.0 * lu.unitarity_defect(moved) <= tolerance(np, kind, n)
+
+
+@pytest.mark.parametrize("sketch", ["tangent", "randomized"])
+@pytest.mark.parametrize("update", lu.step.UPDATES)
+@pytest.mark.parametrize("kind", [None, lu.LowRankFactors, lu.BodyFactors], ids=["array", "ambient", "body"])
+def test_a_step_size_may_overflow_where_the_step_does_not(kind, update, sketch):
+    U = lu.random_unitary(8, dtype="float32", rng=0)
+    left, right = np.random.default_rng(1).standard_normal((2, 8, 2)).astype("float32")
+
+    def moved(scale, step_size):
+        gradient = (left * scale) @ right.T if kind is None else kind(left * scale, right)
+        return lu.unitary_step(U, gradient, step_size, 2, update=update, sketch=sketch, rng=2)
+
+    # Float32 ends below 2¹²⁸; some entries times 2⁻¹²⁵ are subnormal there.
+    np.testing.assert_allclose(moved(np.float32(2.0**-125), 2.0**128), moved(np.float32(1.0), 8.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("core", ["auto", "gram", "orthonormal"])
+@pytest.mark.parametrize(("left", "right"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
+def test_a_zero_step_raises_no_floating_point_error(left, right, core):
+    a, b = np.random.default_rng(0).standard_normal((2, 9, 3))
+    U = lu.random_unitary(9, rng=0)
+    with np.errstate(all="raise"):
+        for update in UPDATES.values():
+            np.testing.assert_allclose(update[0](U, left * a, right * b, core=core), U, atol=1e-14)

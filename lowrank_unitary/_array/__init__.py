@@ -8,6 +8,7 @@ from .namespace import (
     cuda_view,
     is_compiling,
     is_cupy,
+    is_jax,
     is_numpy,
     is_recorded_by_torch,
     is_torch,
@@ -32,6 +33,7 @@ from .precision import (
     real_dtype,
     thin_dtype,
     tolerance,
+    widest_dtype,
 )
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "is_complex",
     "is_cupy",
     "is_half",
+    "is_jax",
     "is_numpy",
     "is_recorded_by_torch",
     "is_torch",
@@ -64,4 +67,5 @@ __all__ = [
     "to_numpy",
     "tolerance",
     "values_are_at_hand",
+    "widest_dtype",
 ]

@@ -39,6 +39,10 @@ def is_torch(xp: Namespace) -> bool:
     return _name(xp) in ("torch", "array_api_compat.torch")
 
 
+def is_jax(xp: Namespace) -> bool:
+    return _name(xp) == "jax.numpy"
+
+
 def is_writeable(x: Array) -> bool:
     """Whether `x[...] = value` is allowed: False for JAX and for read-only numpy arrays."""
     return bool(compat.is_writeable_array(x))

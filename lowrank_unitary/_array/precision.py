@@ -6,9 +6,7 @@ import math
 import sys
 from typing import Any
 
-import array_api_compat as compat
-
-from .namespace import Namespace
+from .namespace import Namespace, is_jax
 
 # Dtypes for storage only: BLAS and LAPACK lack them.
 HALF = ("float16", "bfloat16")
@@ -46,6 +44,14 @@ def is_half(xp: Namespace, dtype: Any) -> bool:
     return any(hasattr(xp, name) and dtype == getattr(xp, name) for name in HALF)
 
 
+def widest_dtype(xp: Namespace, *dtypes: Any) -> Any:
+    """The dtype that holds all of these; also where JAX is told to promote nothing by itself."""
+    if is_jax(xp):
+        with sys.modules["jax"].numpy_dtype_promotion("standard"):
+            return xp.result_type(*dtypes)
+    return xp.result_type(*dtypes)
+
+
 def thin_dtype(xp: Namespace, dtype: Any) -> Any:
     """The dtype of thin factors of an n×n matrix: its own, single for half precision (numerics page)."""
     return xp.float32 if is_half(xp, dtype) else dtype
@@ -53,7 +59,7 @@ def thin_dtype(xp: Namespace, dtype: Any) -> Any:
 
 def core_dtype(xp: Namespace, dtype: Any) -> Any:
     """The dtype of the 2k×2k core: double precision, or single where JAX runs without float64."""
-    if compat.is_jax_namespace(xp) and not sys.modules["jax"].config.jax_enable_x64:
+    if is_jax(xp) and not sys.modules["jax"].config.jax_enable_x64:
         return thin_dtype(xp, dtype)
     return xp.complex128 if is_complex(xp, dtype) else xp.float64
 

@@ -13,7 +13,7 @@ import array_api_compat as compat
 import numpy as np
 
 from .namespace import Array, Namespace, array_namespace, astype, is_torch, is_traced, placement
-from .precision import HALF, is_half, real_dtype, thin_dtype
+from .precision import HALF, is_half, real_dtype, thin_dtype, widest_dtype
 
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
@@ -207,7 +207,7 @@ def same_dtype(xp: Namespace, base_name: str, base: Array, **others: Array) -> N
     """The result has the dtype of `base`: others may be neither wider nor complex where it is real."""
     widest = thin_dtype(xp, base.dtype)
     for name, x in others.items():
-        if x.dtype is not widest and x.dtype != widest and xp.result_type(widest, x.dtype) != widest:
+        if x.dtype is not widest and x.dtype != widest and widest_dtype(xp, widest, x.dtype) != widest:
             note = f", with thin factors of at most {widest}" if is_half(xp, base.dtype) else ""
             raise TypeError(
                 f"{name} must have a dtype that fits into that of {base_name} ({base.dtype}{note}), got "

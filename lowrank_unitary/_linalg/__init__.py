@@ -16,7 +16,17 @@ from .random import (
     random_block,
     uniform_block,
 )
-from .thin import adjoint, broadcast, conj, eye_like, frobenius_norm, hstack, scaled_columns, unit_scaled
+from .thin import (
+    adjoint,
+    broadcast,
+    conj,
+    eye_like,
+    frobenius_norm,
+    hstack,
+    promoted,
+    scaled_columns,
+    unit_scaled,
+)
 from .traversals import (
     adjoint_product,
     is_column_major,
@@ -51,6 +61,7 @@ __all__ = [
     "is_column_major",
     "key_of",
     "product",
+    "promoted",
     "pull_back",
     "qr",
     "random_block",

@@ -19,6 +19,7 @@ from .._array import (
     values_are_at_hand,
 )
 from .._kernels import cuda
+from .thin import promoted
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -84,8 +85,8 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     clean, finite = _finite_part(xp, x)
     largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
     scale = xp.where(largest > 0, largest, 1.0)
-    q, r = xp.linalg.qr(clean / scale)
-    return _or_nan(xp, finite, q), _or_nan(xp, finite, r * scale)
+    q, r = xp.linalg.qr(clean / promoted(xp, scale, clean))
+    return _or_nan(xp, finite, q), _or_nan(xp, finite, r * promoted(xp, scale, r))
 
 
 def inv(xp: Namespace, x: Array) -> Array:

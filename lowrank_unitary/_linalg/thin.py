@@ -11,6 +11,7 @@ from .._array import (
     Namespace,
     astype,
     is_complex,
+    is_jax,
     is_torch,
     placement,
     real_dtype,
@@ -27,6 +28,11 @@ def adjoint(xp: Namespace, matrix: Array) -> Array:
         # torch.conj of array-api-compat has no vmap rule. A lazy conjugate would refuse numpy and DLPack.
         return matrix.mH.resolve_conj()
     return xp.conj(matrix.mT)
+
+
+def promoted(xp: Namespace, factor: Array, x: Array) -> Array:
+    """A real factor of x, or divisor, in the dtype of x for JAX, which may be told to promote nothing."""
+    return astype(xp, factor, x.dtype) if is_jax(xp) else factor
 
 
 def eye_like(xp: Namespace, matrix: Array) -> Array:
@@ -53,7 +59,7 @@ def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:
     # In single precision squares of numbers beyond 1e19 overflow, below 1e-23 underflow.
     largest = xp.max(xp.abs(stop_gradient(x)), axis=(-2, -1), keepdims=True)
     unit = xp.where(largest > 0, largest, 1.0)
-    return x / unit, unit
+    return x / promoted(xp, unit, x), unit
 
 
 def frobenius_norm(xp: Namespace, x: Array) -> Array:
@@ -79,7 +85,7 @@ def scaled_columns(xp: Namespace, thin: Array) -> tuple[Array, Array]:
     dtype = real_dtype(xp, thin.dtype)
     # A product and not a quotient: complex division squares its divisor.
     inverse, power = (astype(xp, 2.0**x, dtype) for x in (-exponent, exponent))
-    return thin * inverse, power
+    return thin * promoted(xp, inverse, thin), power
 
 
 def conj(xp: Namespace, x: Array) -> Array:

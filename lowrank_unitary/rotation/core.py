@@ -22,7 +22,7 @@ from .._array import (
     validate,
     values_are_at_hand,
 )
-from .._linalg import adjoint, adjoint_product, broadcast, product, qr, whole_rotation
+from .._linalg import adjoint, adjoint_product, broadcast, product, promoted, qr, whole_rotation
 from ..types import BodyFactors, LowRankRotation, checked_body_factors, factor_dtype
 
 CORES = ("auto", "gram", "orthonormal")
@@ -84,7 +84,8 @@ def balanced_gram(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Arra
             apart = xp.round(0.25 * (xp.log2(squares[..., :k]) - xp.log2(squares[..., k:])))
             power = astype(xp, 2.0 ** xp.concat([-apart, apart], axis=-1), real_dtype(xp, W.dtype))
             across = power[..., None, :]
-            return W * across, K * across * power[..., :, None], xp.ones_like(across[..., :1])
+            W, down = W * promoted(xp, across, W), promoted(xp, power[..., :, None], K)
+            return W, K * promoted(xp, across, K) * down, xp.ones_like(across[..., :1])
     c, b, unit = balance(xp, c, b)
     W = xp.concat([b, c], axis=-1)
     return W, adjoint_product(xp, W, W), unit
@@ -111,7 +112,9 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     most = 0.5 * math.log2(float(xp.finfo(c.dtype).max)) - 12
     shrink = 2.0 ** -xp.where(longest > most, xp.round(longest - most), 0.0)
     shrink = astype(xp, stop_gradient(shrink), real_dtype(xp, c.dtype))
-    return c * delta * (delta * shrink), b / delta * (shrink / delta), shrink * shrink
+    unit = shrink * shrink
+    delta, shrink = promoted(xp, delta, c), promoted(xp, shrink, c)
+    return c * delta * (delta * shrink), b / delta * (shrink / delta), unit
 
 
 def _log2_norm(xp: Namespace, x: Array) -> Array:
@@ -138,8 +141,9 @@ def gram_is_exact(xp: Namespace, K: Array) -> Array:
 
     By ‖K⁸‖_F^⅛, which exceeds ‖K‖₂ by a factor of (2k)^(1/16) at most: 1.2 for k = 16.
     """
-    # An entry above 1 is enough; its powers may overflow.
-    K = xp.where(xp.all(xp.abs(K) <= 1.0, axis=(-2, -1), keepdims=True), K, 1.0)
+    # An entry above 1 is enough, one below 1e-9 does not count; powers may overflow or underflow.
+    size = xp.abs(K)
+    K = xp.where(xp.all(size <= 1.0, axis=(-2, -1), keepdims=True), xp.where(size < 1e-9, 0.0, K), 1.0)
     for _ in range(3):
         K = K @ K
     return xp.linalg.matrix_norm(K) <= GRAM_LIMIT**8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from .._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype, validate
+from .._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype, validate, widest_dtype
 from .._linalg import adjoint, adjoint_product, hstack, product, thin
 from ..types import (
     BodyFactors,
@@ -232,7 +232,7 @@ def _rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, pullback: P
     validate.namespace_of(left=body_factors.left, right=body_factors.right, **given)
     validate.factor_pair("cotangent.left", cotangent.left, "cotangent.right", cotangent.right, n)
     validate.batches(left=body_factors.left, right=body_factors.right, **given)
-    dtype = core_dtype(xp, xp.result_type(factor_dtype(xp, body_factors), factor_dtype(xp, cotangent)))
+    dtype = core_dtype(xp, widest_dtype(xp, factor_dtype(xp, body_factors), factor_dtype(xp, cotangent)))
     body = BodyFactors(*(astype(xp, x, dtype) for x in body_factors))
     P, R = (astype(xp, x, dtype) for x in cotangent)
     cotangents = pull_back_cotangent(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .._array import Array, Namespace, eps, validate
-from .._linalg import adjoint, eye_like, inv, svd
+from .._linalg import adjoint, eye_like, inv, promoted, svd
 from ..types import BodyFactors, LowRankRotation
 from .core import CORES, half_defect, low_rank_rotation
 
@@ -92,7 +92,7 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     With B = unit·I + X it goes to P (I + N), N with the Hermitian part ½(I − PᴴP) and the skew part that
     solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides are formed from Y and X, without cancellation.
     """
-    eye = eye_like(xp, X)
+    unit, eye = promoted(xp, unit, X), eye_like(xp, X)
     u, s, vh = svd(xp, unit * eye + X)
     Y = u @ vh - eye
     # PᴴB − unit·I
@@ -101,7 +101,9 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     # Where rounding would be divided by a tiny sum, the result of the SVD stays.
     sums = s[..., :, None] + s[..., None, :]
     decided = sums > math.sqrt(eps(xp, X.dtype)) * s[..., :1, None]
-    skew = xp.where(decided, (vh @ (H - adjoint(xp, H)) @ v) / xp.where(decided, sums, 1.0), 0.0)
+    skew = xp.where(
+        decided, (vh @ (H - adjoint(xp, H)) @ v) / promoted(xp, xp.where(decided, sums, 1.0), X), 0.0
+    )
     K = v @ skew @ vh
     N = K + half_defect(xp, Y)
     return Y + N + Y @ N
@@ -114,14 +116,14 @@ def pullback(
 
     With I + A = u s vᴴ that of A is u [(G − Gᴴ)_ij/(s_i + s_j)] vᴴ, G = uᴴR̄v; NaN where a sum is zero.
     """
-    u, s, vh = svd(xp, unit * eye_like(xp, X) + X)
+    u, s, vh = svd(xp, promoted(xp, unit, X) * eye_like(xp, X) + X)
     v, uh = adjoint(xp, vh), adjoint(xp, u)
     within = adjoint(xp, Q) @ image
     G = uh @ within @ v
     sums = s[..., :, None] + s[..., None, :]
     # A complex quotient would warn of NaN.
-    inner = u @ ((G - adjoint(xp, G)) * (unit / xp.where(sums > 0, sums, math.nan))) @ vh
+    inner = u @ ((G - adjoint(xp, G)) * promoted(xp, unit / xp.where(sums > 0, sums, math.nan), G)) @ vh
     # To the complement, where s = 1.
     rest, rest_back = image - Q @ within, image_back - Q @ (adjoint(xp, Q) @ image_back)
-    outer = (rest @ v - rest_back @ u) * (unit / (unit + s[..., None, :]))
+    outer = (rest @ v - rest_back @ u) * promoted(xp, unit / (unit + s[..., None, :]), G)
     return Q @ inner + outer @ vh, Q @ adjoint(xp, inner) - outer @ uh

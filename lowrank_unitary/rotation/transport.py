@@ -7,7 +7,7 @@ import math
 
 from .._array import Array, Namespace, astype, complex_dtype, is_complex, validate
 from .._kernels import UPDATES
-from .._linalg import adjoint, eigh, eye_like, inv
+from .._linalg import adjoint, eigh, eye_like, inv, promoted
 from ..tangent.planes import turned
 from ..types import BodyFactors, LowRankRotation
 from .core import CORES, half_defect, low_rank_rotation
@@ -79,7 +79,7 @@ def transport_rotation(
 
 def dense_change(xp: Namespace, X: Array, unit: Array, update: str) -> Array:
     """exp(skew(X / unit)) − I, or its Cayley form, for a small matrix."""
-    return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / unit, update)
+    return skew_function(xp, 0.5 * (X - adjoint(xp, X)) / promoted(xp, unit, X), update)
 
 
 # Degree of the Taylor polynomial of φ₁, and the norm up to which its remainder is below eps: for θ = 0.23
@@ -132,7 +132,7 @@ def pullback(
     In the eigenvectors of Ω, θ = 0 on the complement, the cotangent of Ω is that of the rotation times the
     conjugate divided differences (Daleckii and Krein).
     """
-    omega = 0.5 * (X - adjoint(xp, X)) / unit
+    omega = 0.5 * (X - adjoint(xp, X)) / promoted(xp, unit, X)
     dtype = complex_dtype(xp, X.dtype)
     theta, V = eigh(xp, -1j * astype(xp, omega, dtype))
     within = adjoint(xp, Q) @ image

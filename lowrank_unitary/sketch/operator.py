@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 
-from .._array import Array, Namespace, astype, thin_dtype, validate
+from .._array import Array, Namespace, astype, is_complex, thin_dtype, validate, widest_dtype
 from .._linalg import adjoint, adjoint_product, product
 from ..types import BodyFactors, LowRankFactors
 
@@ -62,6 +63,26 @@ class Operator:
             )
         return result
 
+    def scaled_down(self) -> tuple[Operator, int]:
+        """The operator divided by a power of two, so that no product with it overflows, and the power."""
+        xp = self.xp
+        if self.factors is not None:
+            (left, a), (right, b) = (_scaled_to_one(xp, x) for x in self.factors)
+            return _of_factors(self.name, type(self.factors)(left, right), {}), a + b
+        if self.array is not None:
+            array, power = _scaled_to_one(xp, astype(xp, self.array, self.dtype))
+            return operator_of(self.name, array), power
+        # The entries of a block are below 10, and no matrix has more columns than this power.
+        power = math.frexp(10.0 * self.columns * (self.rows or self.columns))[1]
+        scale = 2.0**-power
+        forward, backward = self._forward, self._backward
+        scaled = replace(
+            self,
+            _forward=lambda block: forward(block * scale),
+            _backward=lambda block: backward(block * scale),
+        )
+        return scaled, power
+
     def _checked(self, product: str, result: Any, block: Array) -> Array:
         if self.array is not None:
             return result
@@ -112,7 +133,7 @@ def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[s
     xp = validate.namespace_of(left=left, right=right, **arrays)
     validate.outer_factors(left, right)
     batch = validate.batches(left=left, right=right)
-    dtype = thin_dtype(xp, xp.result_type(left.dtype, right.dtype))
+    dtype = thin_dtype(xp, widest_dtype(xp, left.dtype, right.dtype))
     left, right = astype(xp, left, dtype), astype(xp, right, dtype)
     return Operator(
         name, xp, left, batch, int(left.shape[-2]), int(right.shape[-2]),
@@ -120,6 +141,17 @@ def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[s
         lambda block: _through(xp, right, left, block),
         factors=type(factors)(left, right),
     )  # fmt: skip
+
+
+def _scaled_to_one(xp: Namespace, x: Array) -> tuple[Array, int]:
+    """An array divided by the power of two just above its largest finite entry, and that power."""
+    size = xp.abs(xp.real(x) if is_complex(xp, x.dtype) else x)
+    if is_complex(xp, x.dtype):
+        size = xp.maximum(size, xp.abs(xp.imag(x)))
+    largest = float(xp.max(xp.where(xp.isfinite(size), size, 0.0))) if math.prod(x.shape) else 0.0
+    power = math.frexp(largest)[1]
+    # In two halves: the power itself may leave the range of the dtype.
+    return x * 2.0 ** -(power // 2) * 2.0 ** -(power - power // 2), power
 
 
 def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._array import Array, Namespace, astype
-from .._linalg import adjoint, hstack, inv, qr, svd
+from .._linalg import adjoint, hstack, inv, promoted, qr, svd
 from ..types import SVDSketch
 from .operator import Operator
 
@@ -81,7 +81,7 @@ def columns_basis(xp: Namespace, matrix: Array, k: int, uniform: Array) -> Array
     """The k leading left singular vectors of samples A_j/√(c p_j) of the columns, p_j = |A_j|²/‖A‖²."""
     n, columns = matrix.shape[-1], uniform.shape[-1]
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
-    scaled = matrix / xp.where(largest > 0, largest, 1.0)
+    scaled = matrix / promoted(xp, xp.where(largest > 0, largest, 1.0), matrix)
     squares = xp.sum(xp.abs(scaled) ** 2, axis=-2)
     total = xp.sum(squares, axis=-1, keepdims=True)
     weights = xp.where(total > 0, squares / xp.where(total > 0, total, 1.0), 1.0 / n)

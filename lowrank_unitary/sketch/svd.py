@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from .._array import Array, Namespace, astype, validate
+from .._array import Array, Namespace, astype, validate, values_are_at_hand
 from .._linalg import COLUMNS, RNG, check_rng, svd, uniform_block
 from ..types import SVDSketch
 from .operator import Operator, operator_of, refuse_callables
@@ -97,7 +98,9 @@ def svd_sketch(
     ``"randomized"``; the same for ``"krylov"``, the last with (q + 1)ℓ columns; 2 products with ℓ and 3ℓ + 1
     columns for ``"single_pass"``; 2 with k columns for ``"lsi"``, 1 with k and 1 with ℓ for ``"columns"``,
     O(mn min(m, n)) for ``"exact"``. All methods are scale-invariant: the sketch of s·A is s times that of A.
-    Options that a method does not have are refused. :func:`sketch_error` estimates the error.
+    A singular value beyond the dtype is inf, with its vectors right, where values can be read (not under jit
+    or on a GPU: NaN there). Options that a method does not have are refused. :func:`sketch_error` estimates
+    the error.
 
     With two power iterations and 8 further samples the captured energy is 0.998 of the optimum on average for
     singular values falling like j^-½ (n = 400, k = 1, 4, 16; 0.993 at worst); with one iteration 0.986.
@@ -148,39 +151,64 @@ def svd_sketch(
     extra = {"krylov": 4, "single_pass": k + 8, "columns": k}.get(method, 8)
     extra = extra if oversample is None else validate.count("oversample", oversample)
     q = 2 if power_iterations is None else validate.count("power_iterations", power_iterations)
-    rows = op.rows or 0
     least = k if rtol is None else 1
     # The exact method needs no randomness: None is accepted in a trace.
     if method == "exact":
         check_rng(rng, op.like)
     source = 0 if method == "exact" else rng
-    samples = Samples.of(op, test_matrix, least, source, rows=rows if method == "lsi" else op.columns)
-    width = samples.width(min(k + extra, op.smaller_side))
+    rows = (op.rows or 0) if method == "lsi" else op.columns
+    samples = Samples.of(op, test_matrix, least, source, rows=rows)
+    width = k + extra if method == "columns" else samples.width(min(k + extra, op.smaller_side))
 
+    def sketched(op: Operator) -> SVDSketch:
+        return _by_method(op, replace(samples, op=op), method, k, width, q, rtol, masked=masked)
+
+    sketch = sketched(op)
+    if values_are_at_hand(sketch.S) and not xp.all(xp.isfinite(sketch.S)):
+        # A product overflowed: the same with a smaller multiple of the matrix, where only S may overflow.
+        smaller, power = op.scaled_down()
+        U, S, Vh = sketched(smaller)
+        half = power // 2
+        sketch = SVDSketch(U, S * 2.0**half * 2.0 ** (power - half), Vh)
+    if rtol is not None:
+        return sketch
+    validate.rank(k, sketch.S.shape[-1])
+    return truncated(sketch, k)
+
+
+def _by_method(
+    op: Operator,
+    samples: Samples,
+    method: str,
+    k: int,
+    width: int,
+    q: int,
+    rtol: float | None,
+    *,
+    masked: bool,
+) -> SVDSketch:
+    """The sketch, with more terms than k where there is no tolerance."""
+    xp, rows = op.xp, op.rows or 0
     if method == "exact":
         sketch = _exact(op)
-        if rtol is not None:
-            return _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, rtol, k, masked)
-    elif method == "columns":
-        uniform = uniform_block(xp, (*op.batch, 1, k + extra), op.like, samples.rng, COLUMNS)
-        sketch = in_basis(op, columns_basis(xp, _array(op, method), k, uniform))
-    elif method == "lsi":
-        sketch = least_squares(op, samples.left(rows, k) if given is None else samples.right(width))
-    elif method == "single_pass":
+        return sketch if rtol is None else _within(xp, sketch, 0.0 * sketch.S[..., 0], 0.0, rtol, k, masked)
+    if method == "columns":
+        uniform = uniform_block(xp, (*op.batch, 1, width), op.like, samples.rng, COLUMNS)
+        return in_basis(op, columns_basis(xp, _array(op, method), k, uniform))
+    if method == "lsi":
+        return least_squares(op, samples.left(rows, k) if samples.given is None else samples.right(width))
+    if method == "single_pass":
         core = 2 * width + 1
         left = samples.left(rows, width + core)
         right = samples.right(width), samples.right(core, width)
-        sketch = single_pass(op, *right, left[..., :width], left[..., width:])
-    elif method == "krylov":
-        sketch = in_basis(op, krylov_basis(op, samples.right(width), q))
-    elif rtol is None:
-        sketch = in_basis(op, power_basis(op, samples.right(width), q))
-    else:
-        basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
-        bound = surely(xp, op.dtype, MEASURING, MISSED)
-        return _within(xp, in_basis(op, basis), left_over(xp, basis, measured), bound, rtol, k, masked)
-    validate.rank(k, sketch.S.shape[-1])
-    return truncated(sketch, k)
+        return single_pass(op, *right, left[..., :width], left[..., width:])
+    if method == "krylov":
+        return in_basis(op, krylov_basis(op, samples.right(width), q))
+    if rtol is None:
+        return in_basis(op, power_basis(op, samples.right(width), q))
+    basis, measured = basis_within(op, samples, width, q, rtol, masked=masked)
+    bound = surely(xp, op.dtype, MEASURING, MISSED)
+    return _within(xp, in_basis(op, basis), left_over(xp, basis, measured), bound, rtol, k, masked)
 
 
 def _within(

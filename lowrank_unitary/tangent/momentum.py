@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
-from .._linalg import adjoint, hstack, qr, unit_scaled
+from .._linalg import adjoint, hstack, promoted, qr, unit_scaled
 from ..types import BodyFactors, body_pair, checked_body_factors
 from .planes import leading_planes
 
@@ -144,7 +144,9 @@ def momentum_step(
     latest = (1.0 - decay if average else 1.0) * left
     mean = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k).factors()
     # decay⁰ = 1 also for decay = 0.
-    direction = BodyFactors(mean.left / (1.0 - decay**steps), mean.right) if average else mean
+    direction = (
+        BodyFactors(mean.left / promoted(xp, 1.0 - decay**steps, mean.left), mean.right) if average else mean
+    )
     if nesterov:
         ahead = hstack(xp, decay * direction.left, latest)
         direction = leading_planes(xp, ahead, hstack(xp, direction.right, right), k).factors()

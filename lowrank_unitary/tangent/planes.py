@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._array import Array, Namespace, astype, complex_dtype, core_dtype, is_complex
-from .._linalg import adjoint, broadcast, eigh, hstack, qr, thin_product
+from .._linalg import adjoint, broadcast, eigh, hstack, promoted, qr, thin_product
 from ..types import BodyFactors, LowRankRotation
 
 
@@ -53,9 +53,11 @@ class Planes:
     def factors(self) -> BodyFactors:
         """(C, Q) with T̂ = skew(C Qᴴ): ½(x yᴴ + y xᴴ) = λ v₊v₊ᴴ − μ v₋v₋ᴴ for x, y = √λ v₊ ± √μ v₋."""
         xp = self.xp
-        up = xp.flip(self.vectors, axis=-1)[..., : self.k] * xp.sqrt(self.positive)[..., None, :]
+        roots = (xp.sqrt(w)[..., None, :] for w in (self.positive, self.negative))
+        above, below = (promoted(xp, root, self.vectors) for root in roots)
+        up = xp.flip(self.vectors, axis=-1)[..., : self.k] * above
         if is_complex(xp, self.dtype):
-            down = self.vectors[..., : self.k] * xp.sqrt(self.negative)[..., None, :]
+            down = self.vectors[..., : self.k] * below
             return BodyFactors(self._lifted(-1j * (up + down)), self._lifted(up - down))
         return BodyFactors(self._lifted(2.0 * xp.imag(up)), self._lifted(2.0 * xp.real(up)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._array import Array, Namespace, astype, thin_dtype, validate
+from .._array import Array, Namespace, astype, thin_dtype, validate, widest_dtype
 from .._linalg import RNG, adjoint_product, check_rng, product
 from ..rotation.rotate import rotate
 from ..types import LowRankRotation, checked_rotation, composed
@@ -114,5 +114,5 @@ def _widened(xp: Namespace, base: Array, x: Array) -> tuple[Any, Array]:
     """The dtype of a product with x, and x in the dtype to compute it in."""
     validate.factor_pair("x", x, "x", x, base.shape[-1])
     validate.batches(base=base, x=x)
-    dtype = xp.result_type(base.dtype, x.dtype)
+    dtype = widest_dtype(xp, base.dtype, x.dtype)
     return dtype, astype(xp, x, thin_dtype(xp, dtype))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._array import HALF, Array, eps, is_half, validate
+from .._array import HALF, Array, eps, is_half, validate, values_are_at_hand
 
 
 class CompensatedUnitary(NamedTuple):
@@ -53,6 +53,12 @@ class CompensatedUnitary(NamedTuple):
         made = validate.prototype(xp, dtype, None).dtype
         if not is_half(xp, made):
             raise TypeError(f"dtype must be one of {', '.join(HALF)}, got {made}.")
+        largest = float(xp.finfo(made).max)
+        if values_are_at_hand(unitary) and xp.any(xp.isfinite(unitary) & (xp.abs(unitary) > largest)):
+            raise ValueError(
+                f"unitary must have entries of at most {largest:.5g}, the largest of {made}, got one of "
+                f"{float(xp.max(xp.abs(unitary))):.5g}: those of a unitary matrix are at most 1."
+            )
         high = xp.astype(unitary, made)
         rest = (unitary - xp.astype(high, xp.float32)) * (2.0 / eps(xp, high.dtype))
         return cls(high, xp.astype(rest, high.dtype))

@@ -8,6 +8,7 @@ from .._linalg import (
     RNG,
     adjoint_product,
     hstack,
+    promoted,
     pull_back,
     qr,
     random_block,
@@ -68,7 +69,7 @@ def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG, nam
         raise ValueError(f"{name} must be between {least} and n = {n}, got {probes}.")
     Z = random_block(xp, (*unitary.shape[:-2], n, probes), unitary, rng, PROBES)
     # A QR would take a fifth of the time of a small step.
-    return Z / xp.linalg.matrix_norm(Z, keepdims=True) if probes == 1 else qr(xp, Z)[0]
+    return Z / promoted(xp, xp.linalg.matrix_norm(Z, keepdims=True), Z) if probes == 1 else qr(xp, Z)[0]
 
 
 def healing_rotation(xp: Namespace, Z: Array, image: Array) -> LowRankRotation:
@@ -81,5 +82,5 @@ def healing_rotation(xp: Namespace, Z: Array, image: Array) -> LowRankRotation:
     S = adjoint_product(xp, Z, D)
     # A norm has no derivative at D = 0.
     squares = xp.real(D * xp.conj(D)) if is_complex(xp, D.dtype) else D * D
-    shortened = -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True))
+    shortened = promoted(xp, -0.5 / xp.sqrt(1.0 + xp.sum(squares, axis=(-2, -1), keepdims=True)), D)
     return LowRankRotation(hstack(xp, Z, D), shortened * hstack(xp, D - thin_product(xp, Z, S), Z))

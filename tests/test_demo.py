@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from profiles import of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary import cli
@@ -137,7 +136,7 @@ def test_the_gradient_is_shortened_only_where_it_is_too_long() -> None:
 def test_low_rank_transport_learns_much_as_the_dense_geodesic_does(data: digits.Digits) -> None:
     # At full size and budget the two end within a point of each other. In this small one, with seeds 0 to 2,
     # both reached 80 to 87 %, up to 6 points apart, either ahead. Its products are too small for threads.
-    settings = digits.Settings(hidden=16, steps=of_profile(quick=400, thorough=800), batch_size=16)
+    settings = digits.Settings(hidden=16, steps=800, batch_size=16)
     chosen = tuple(m for m in digits.METHODS if m.name in ("low-rank transport, k=4", digits.BASELINE))
     runs, _ = digits.compare(data, settings, lambda run: None, chosen)
     reached = {run.method: run.evaluations[-1].accuracy for run in runs}

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from cases import ct, normal
-from profiles import thorough
+from profiles import of_profile, thorough
 from scipy.linalg import expm
 
 import lowrank_unitary as lu
@@ -422,9 +422,10 @@ routines = {
 rows, columns, whole = (
     NamedSharding(mesh, PartitionSpec(*parts)) for parts in (("x", None), (None, "x"), ())
 )
+CHOSEN
 for name, routine in routines.items():
     expected = routine(*map(jax.numpy.asarray, host))
-    for places in ((rows, rows, rows), (rows, whole, whole), (columns, rows, rows)):
+    for places in layouts:
         arrays = [jax.device_put(x, place) for x, place in zip(host, (*places, places[2]))]
         result = routine(*arrays)
         np.testing.assert_allclose(result, expected, atol=2e-5, err_msg=name)
@@ -440,11 +441,20 @@ else:
 """
 
 
+# Every operation is compiled for every layout.
+QUICK_SHARDED = """
+routines = {name: routines[name] for name in ("step", "adam")}
+layouts = ((rows, whole, whole),)
+"""
+ALL_SHARDED = "layouts = ((rows, rows, rows), (rows, whole, whole), (columns, rows, rows))"
+
+
 def test_arrays_may_be_spread_over_devices():
+    chosen = of_profile(quick=QUICK_SHARDED, thorough=ALL_SHARDED)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags.strip()}
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED],
+        [sys.executable, "-c", SHARDED.replace("CHOSEN", chosen)],
         env=environment,
         capture_output=True,
         text=True,

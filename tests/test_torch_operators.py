@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import make_step, normal
-from profiles import covering
+from profiles import covering, thorough
 
 import lowrank_unitary as lu
 import lowrank_unitary.torch as lut
@@ -483,7 +483,7 @@ def test_in_place_the_tensor_itself_is_moved_and_torch_knows(seen):
         assert U._version > version
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", thorough("inductor")])
 def test_compiled_in_place_it_writes_to_the_argument(backend):
     U, a, b = tensors()
     expected, address = 2 * lut.polar_projection(2 * U / 2, a, b), U.data_ptr()

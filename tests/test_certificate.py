@@ -46,7 +46,7 @@ def near_singular(n, k, distance, dtype, seed=0):
 )
 def test_figures_are_exceeded_no_more_often_than_stated_and_are_not_far_off(update, n, dtype):
     # 900 steps for each dtype, update and size of the thorough profile: 43 000 in all.
-    batch = of_profile(quick=10, thorough=30)
+    batch = of_profile(quick=5, thorough=30)
     rng = np.random.default_rng(n)
     worse, drawn, ratios = 0, 0, []
     for k in (1, 2, 4):

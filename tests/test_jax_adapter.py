@@ -468,19 +468,26 @@ def test_arrays_may_be_spread_over_devices():
 def test_no_routine_needs_the_implicit_promotion_of_jax(dtype):
     U, G = (jnp.asarray(x, dtype) for x in (np.eye(6), normal(np.random.default_rng(0), (6, 6), "float64")))
     a, b = (jnp.asarray(normal(np.random.default_rng(seed), (6, 2), "float64"), dtype) for seed in (1, 2))
-    body = lu.BodyFactors(a, b)
-    with jax.numpy_dtype_promotion("strict"):
-        lu.polar_projection(U, a, b)
-        lu.polar_rotation(body)
+
+    def everything(U, G, a, b):
+        body = lu.BodyFactors(a, b)
+        made = [lu.polar_projection(U, a, b), lu.polar_rotation(body)]
         for update in lu.step.TRANSPORTS:
-            lu.unitary_transport(U, a, b, update=update, heal=1, rng=0)
-            lu.transport_rotation(body, update=update, core="gram")
+            made.append(lu.unitary_transport(U, a, b, update=update, heal=1, rng=0))
+            made.append(lu.transport_rotation(body, update=update))
+            made.append(lu.transport_rotation(body, update=update, core="orthonormal"))
         for sketch in lu.step.SKETCHES:
-            lu.unitary_step(U, G, 0.1, 2, sketch=sketch, update="polar", rng=0)
-        lu.unitary_step(U, lu.LowRankFactors(a, b), 0.1, 1, rng=0)
-        lu.unitary_step(U, body, 0.1, 2, rng=0)
+            made.append(lu.unitary_step(U, G, 0.1, 2, sketch=sketch, update="polar", rng=0))
+        made.append(lu.unitary_step(U, lu.LowRankFactors(a, b), 0.1, 1, rng=0))
+        made.append(lu.unitary_step(U, body, 0.1, 2, rng=0))
         for optimiser in (unitary_sgd(0.1, rank=2, momentum=0.9), unitary_adam(0.1, rank=2)):
             state = optimiser.init(U)
             for _ in range(2):
                 updates, state = optimiser.update(G, state, U)
-        assert updates.dtype == dtype
+            made.append(updates)
+        return made
+
+    # Traced and not run: dtypes are promoted in the trace.
+    with jax.numpy_dtype_promotion("strict"):
+        shapes = jax.eval_shape(everything, U, G, a, b)
+    assert shapes[-1].dtype == dtype

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from profiles import thorough
 
 from lowrank_unitary.studies.accuracy import descent, drift, sketch
 from lowrank_unitary.studies.accuracy.inherited_defect import random_steps
@@ -22,8 +23,8 @@ def last(rows):
 
 @pytest.mark.parametrize(
     ("dtype", "update"),
-    [("float32", "geodesic"), ("float32", "polar"), ("float64", "geodesic"), ("complex64", "geodesic"),
-     ("float16", "geodesic")],
+    [("float32", "geodesic"), thorough("float32", "polar"), thorough("float64", "geodesic"),
+     ("complex64", "geodesic"), ("float16", "geodesic")],
 )  # fmt: skip
 def test_drift_without_healing_is_a_random_walk(dtype, update, tmp_path):
     rows = drift.measure(drift_case(dtype=dtype, update=update), SEED, tmp_path / "state")

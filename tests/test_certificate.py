@@ -350,3 +350,12 @@ def test_the_coarsest_dtype_that_took_part_bounds_the_error():
     moved = lu.rotate(step.unitary.astype("float32"), rotation)
     true = error(moved, dense(step, "geodesic"))
     assert 1e-8 < true <= certificate.step_error
+
+
+def test_one_small_singular_value_disturbs_a_complex_polar_step_and_no_real_one():
+    errors = []
+    for dtype in ("float64", "complex128"):
+        body = near_singular(8, 1, 1e-8, dtype)
+        errors.append(lu.rotation_certificate(body, lu.polar_rotation(body), update="polar").step_error)
+    assert errors[0] < 1e-13
+    assert errors[1] > 1e-9

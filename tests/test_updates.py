@@ -10,6 +10,7 @@ from profiles import covering
 import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._array import tolerance
+from lowrank_unitary._linalg import qr
 from lowrank_unitary.testing import assert_rotation
 
 update = pytest.mark.parametrize("update", UPDATES)
@@ -415,3 +416,28 @@ def test_a_zero_step_raises_no_floating_point_error(left, right, core):
     with np.errstate(all="raise"):
         for update in UPDATES.values():
             np.testing.assert_allclose(update[0](U, left * a, right * b, core=core), U, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_polar_step_from_body_factors_keeps_nothing_of_their_hermitian_part(dtype):
+    U = lu.random_unitary(6, dtype=dtype, rng=0)
+    C, Q = (normal(np.random.default_rng(seed), (6, 2), dtype) for seed in (1, 2))
+    moved = lu.unitary_step(U, lu.BodyFactors(C, Q), 0.3, 2, update="polar", heal=0, rng=3)
+    u, _, vh = np.linalg.svd(np.eye(6) - 0.15 * (C @ ct(Q) - Q @ ct(C)))
+    np.testing.assert_allclose(moved, U @ u @ vh, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_gram_core_of_transport_takes_long_steps(dtype):
+    C, Q = (normal(np.random.default_rng(seed), (40, 2), dtype) for seed in (1, 2))
+    body = lu.BodyFactors(C * (100 / np.linalg.norm(C @ ct(Q))), Q)
+    found, expected = (lu.transport_rotation(body, core=core).dense() for core in ("gram", "orthonormal"))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_a_basis_of_a_matrix_with_nan_is_nan():
+    x = np.random.default_rng(0).standard_normal((2, 5, 2))
+    x[1, 3, 0] = np.nan
+    for part in qr(np, x):
+        assert np.all(np.isnan(part[1]))
+        assert np.all(np.isfinite(part[0]))

@@ -204,6 +204,29 @@ def test_where_a_singular_value_overflows_it_is_infinite_and_its_vectors_are_rig
     np.testing.assert_allclose(U @ Vh, np.ones((50, 1)) * sign / np.sqrt(50 * 40), rtol=1e-5)
 
 
+@method
+def test_a_singular_value_near_the_largest_number_is_right_where_products_overflow(method):
+    matrix = np.zeros((50, 40), "float32")
+    matrix[3] = 3e38 / np.sqrt(40) * np.where(np.arange(40) % 3, 1.0, -1.0)
+    with np.errstate(all="ignore"):
+        sketch = lu.svd_sketch(matrix, 1, method=method, rng=0)
+    np.testing.assert_allclose(sketch.S, 3e38, rtol=1e-5)
+    np.testing.assert_allclose(dense(sketch), matrix, atol=1e33)
+
+
+@method
+def test_where_one_matrix_overflows_the_others_of_its_batch_stay(method):
+    rng = np.random.default_rng(0)
+    small = 1e-30 * rng.standard_normal((50, 1)) @ rng.standard_normal((1, 40))
+    stack = np.stack([small, np.full((50, 40), 3e38), np.full((50, 40), np.nan)]).astype("float32")
+    with np.errstate(all="ignore"):
+        sketch = lu.svd_sketch(stack, 1, method=method, rng=0)
+    np.testing.assert_allclose(dense(sketch)[0], small, atol=1e-5 * np.max(np.abs(small)))
+    np.testing.assert_allclose(sketch.U[1] @ sketch.Vh[1], np.full((50, 40), 1 / np.sqrt(2000)), rtol=1e-5)
+    assert np.isposinf(sketch.S[1])
+    assert np.all(np.isnan(sketch.S[2]))
+
+
 @pytest.mark.parametrize("method", ["randomized", "exact"])
 def test_factors_whose_product_overflows_have_singular_vectors(method):
     factors = lu.LowRankFactors(np.full((9, 2), 1e30, "float32"), np.full((7, 2), 1e30, "float32"))

@@ -12,7 +12,7 @@ import array_api_compat as compat
 import numpy as np
 
 from .._array import Array, Namespace, astype, is_complex, thin_dtype, validate, widest_dtype
-from .._linalg import adjoint, adjoint_product, product
+from .._linalg import adjoint, adjoint_product, product, promoted
 from ..types import BodyFactors, LowRankFactors
 
 Product = Callable[[Array], Array]
@@ -63,8 +63,8 @@ class Operator:
             )
         return result
 
-    def scaled_down(self) -> tuple[Operator, int]:
-        """The operator divided by a power of two, so that no product with it overflows, and the power."""
+    def scaled_down(self) -> tuple[Operator, Any]:
+        """The operator divided by powers of two, so that no product overflows, and their logarithms."""
         xp = self.xp
         if self.factors is not None:
             (left, a), (right, b) = (_scaled_to_one(xp, x) for x in self.factors)
@@ -143,15 +143,17 @@ def _of_factors(name: str, factors: LowRankFactors | BodyFactors, arrays: dict[s
     )  # fmt: skip
 
 
-def _scaled_to_one(xp: Namespace, x: Array) -> tuple[Array, int]:
-    """An array divided by the power of two just above its largest finite entry, and that power."""
+def _scaled_to_one(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Matrices divided by a power of two near their largest finite entries, and its logarithms, (…, 1, 1)."""
     size = xp.abs(xp.real(x) if is_complex(xp, x.dtype) else x)
     if is_complex(xp, x.dtype):
         size = xp.maximum(size, xp.abs(xp.imag(x)))
-    largest = float(xp.max(xp.where(xp.isfinite(size), size, 0.0))) if math.prod(x.shape) else 0.0
-    power = math.frexp(largest)[1]
+    largest = xp.max(xp.where(xp.isfinite(size), size, 0.0), axis=(-2, -1), keepdims=True)
+    power = xp.round(xp.log2(xp.where(largest > 0, largest, 1.0)))
     # In two halves: the power itself may leave the range of the dtype.
-    return x * 2.0 ** -(power // 2) * 2.0 ** -(power - power // 2), power
+    half = xp.round(0.5 * power)
+    down, rest = (promoted(xp, 2.0**-part, x) for part in (half, power - half))
+    return x * down * rest, power
 
 
 def _through(xp: Namespace, left: Array, right: Array, block: Array) -> Array:

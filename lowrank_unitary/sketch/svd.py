@@ -168,8 +168,9 @@ def svd_sketch(
         # A product overflowed: the same with a smaller multiple of the matrix, where only S may overflow.
         smaller, power = op.scaled_down()
         U, S, Vh = sketched(smaller)
-        half = power // 2
-        sketch = SVDSketch(U, S * 2.0**half * 2.0 ** (power - half), Vh)
+        power = power + xp.zeros_like(S[..., None])
+        half = xp.round(0.5 * power)
+        sketch = SVDSketch(U, S * (2.0**half)[..., 0] * (2.0 ** (power - half))[..., 0], Vh)
     if rtol is not None:
         return sketch
     validate.rank(k, sketch.S.shape[-1])

@@ -28,6 +28,7 @@ from ._linalg import (
     pull_back,
     rotate_rows,
     scaled_columns,
+    whole_descent,
     whole_step,
 )
 from .rotation.core import CORES
@@ -211,7 +212,16 @@ def unitary_step(
     """
     validate.choice("update", update, UPDATES)
     validate.choice("sketch", sketch, SKETCHES)
-    validate.count("heal", heal)
+    validate.flag("overwrite_unitary", overwrite_unitary)
+    # The checks would take longer than a small step: a short test for the common case.
+    if sketch == "tangent" and validate.is_plain_descent(unitary, gradient, step_size, rank, heal):
+        rng = key_of(rng, unitary)
+        moved = _descended(
+            validate.NUMPY, unitary, gradient, step_size, rank, rng, heal, update, overwrite_unitary
+        )
+        if moved is not None:
+            return moved
+    heal = validate.count("heal", heal)
     tangent = Tangent.of(unitary, gradient, of_unitary=True)
     xp, n = tangent.xp, tangent.gradient.columns
     k = validate.rank(rank, n)
@@ -219,16 +229,20 @@ def unitary_step(
     # In the precision of the core: it may be large where its product with the gradient is not.
     wide = real_dtype(xp, core_dtype(xp, unitary.dtype))
     eta = validate.real_scalar(xp, "step_size", step_size, unitary, batch=batch, dtype=wide)
-    if validate.flag("overwrite_unitary", overwrite_unitary):
+    if overwrite_unitary:
         validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
+    if sketch == "tangent" and not thin:
+        moved = _descended(xp, unitary, gradient, eta, k, key, heal, update, overwrite_unitary)
+        if moved is not None:
+            return moved
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
         factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
     Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
     if sketch == "tangent" and not isinstance(gradient, BodyFactors):
-        test = Samples.of(tangent.operator, "gaussian", k, key, rows=n).right(samples_for(n, k))
+        test = Samples.of(tangent.operator, "uniform", k, key, rows=n).right(samples_for(n, k))
         planes, image = sketch_tangent(tangent, k, test, probes=Z)
         return _moved(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
@@ -242,6 +256,26 @@ def unitary_step(
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
     return _moved(unitary, _rotation(body, update, "auto"), Z, image, overwrite_unitary)
+
+
+def _descended(
+    xp: Namespace,
+    unitary: Array,
+    gradient: Array,
+    eta: Any,
+    k: int,
+    key: Any,
+    heal: int,
+    update: str,
+    overwrite: bool,
+) -> Array | None:
+    """The step by the kernels, or None."""
+    samples = samples_for(unitary.shape[-1], k)
+    if heal > samples:
+        return None
+    if overwrite:
+        validate.overwritable("unitary", "overwrite_unitary", unitary, tuple(unitary.shape[:-2]))
+    return whole_descent(xp, unitary, gradient, eta, key, (samples, heal, k), update, overwrite=overwrite)
 
 
 def _in_core(xp: Namespace, x: Array) -> Array:

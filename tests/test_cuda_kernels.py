@@ -100,7 +100,7 @@ def machine(request):
             moved(make_step(0, n, k, dtype, batch=batch).arrays, probes_of(n, p, dtype, batch), "polar")
             _cuda.rotation(*problem(n, k, p, dtype, batch)[1:3], "polar")
         for dtype in DTYPES:
-            _cuda.normal_numbers((0, 0), 0, (0, 0), np.empty((3, 2), dtype))
+            _cuda.random_numbers((0, 0), 0, (0, 0), True, np.empty((3, 2), dtype))
             _cuda.orthonormal_columns(np.ones((3, 2), dtype))
             _cuda.hermitian_eigen(np.ones((3, 3), dtype))
 
@@ -275,14 +275,16 @@ def test_random_numbers_are_those_of_the_cpu(dtype, on_cpu):
     ):
         double = np.complex128 if np.dtype(dtype).kind == "c" else np.float64
         expected = np.empty(shape, double)
-        cpu.normal_numbers(key, purpose, first, expected if len(shape) == 3 else expected[None])
-        got = np.empty(shape, dtype)
-        _cuda.normal_numbers(key, purpose, first, got)
-        assert np.abs(got - expected).max(initial=0) <= 10 * np.finfo(dtype).eps
-        # The key may be on the device.
-        again = np.empty(shape, dtype)
-        _cuda.normal_numbers(np.array(key, np.uint32).view(np.int32), purpose, first, again)
-        np.testing.assert_array_equal(again, got)
+        for normal in (True, False):
+            stack = expected if len(shape) == 3 else expected[None]
+            cpu.random_numbers(key, purpose, first, normal, stack)
+            got = np.empty(shape, dtype)
+            _cuda.random_numbers(key, purpose, first, normal, got)
+            assert np.abs(got - expected).max(initial=0) <= 10 * np.finfo(dtype).eps
+            # The key may be on the device.
+            again = np.empty(shape, dtype)
+            _cuda.random_numbers(np.array(key, np.uint32).view(np.int32), purpose, first, normal, again)
+            np.testing.assert_array_equal(again, got)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -540,7 +542,15 @@ def thin_instances(all_dtypes):
     """Everything on thin factors, for all dtypes or one of them."""
     some = [("float", 1)]
     for number, parts in itertools.product(("float", "double"), (1, 2)) if all_dtypes else some:
-        kinds = ("lay_out", "collect", "scale_columns", "thin_product", "normal", "turn", "step_small")
+        kinds = (
+            "lay_out",
+            "collect",
+            "scale_columns",
+            "thin_product",
+            "random_numbers",
+            "turn",
+            "step_small",
+        )
         kinds += ("orthonormalise", "hermitian_eigen")
         yield from (f"{kind}<{number}, {parts}>" for kind in kinds)
         kinds = itertools.product(("assemble", "spread"), ("true", "false"))

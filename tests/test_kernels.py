@@ -283,11 +283,12 @@ def test_factors_may_be_parts_of_the_matrix_that_is_overwritten(dtype):
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (0, 4, 2), (2, 3, 7, 2), (300, 1)])
-def test_normal_numbers_are_those_of_the_generic_way(shape, dtype, monkeypatch):
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_random_numbers_are_those_of_the_generic_way(shape, kind, dtype, monkeypatch):
     like = np.empty((1, 1), dtype)
-    fast = _random.random_block(np, shape, like, 12345678901, 3, first=(2, 1))
+    fast = _random.random_block(np, shape, like, 12345678901, 3, kind, first=(2, 1))
     without_kernels(monkeypatch)
-    slow = _random.random_block(np, shape, like, 12345678901, 3, first=(2, 1))
+    slow = _random.random_block(np, shape, like, 12345678901, 3, kind, first=(2, 1))
     np.testing.assert_allclose(fast, slow, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
 
 

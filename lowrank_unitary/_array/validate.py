@@ -136,6 +136,20 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
     return thin[1]
 
 
+def is_plain_descent(unitary: Array, gradient: Array, step_size: Any, rank: Any, heal: Any) -> bool:
+    """Whether these are numpy arrays of one kind and numbers that fit to them; else full checks are needed."""
+    if type(unitary) is not np.ndarray or type(gradient) is not np.ndarray:
+        return False
+    dtype, shape = unitary.dtype, unitary.shape
+    if gradient.dtype is not dtype or dtype.char not in "fdFD" or not dtype.isnative:
+        return False
+    if gradient.shape != shape or len(shape) < 2 or not 0 < shape[-1] == shape[-2]:
+        return False
+    if type(step_size) is not float or type(rank) is not int or type(heal) is not int:
+        return False
+    return 0 < rank <= shape[-1] and 0 <= heal <= shape[-1]
+
+
 def square(name: str, x: Array) -> int:
     shape = x.shape
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:

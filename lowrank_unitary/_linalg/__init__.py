@@ -34,6 +34,7 @@ from .traversals import (
     pull_back,
     rotate_rows,
     thin_product,
+    whole_descent,
     whole_rotation,
     whole_step,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "thin_product",
     "uniform_block",
     "unit_scaled",
+    "whole_descent",
     "whole_rotation",
     "whole_step",
 ]

@@ -31,7 +31,7 @@ from .._array import (
     thin_dtype,
     validate,
 )
-from .._kernels import cpu, cuda
+from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START, cpu, cuda
 
 
 class Key(NamedTuple):
@@ -44,9 +44,7 @@ class Key(NamedTuple):
 # A JAX key is an Array, too.
 RNG: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.Generator | Key | Any | None"
 
-# One stream for each purpose: they do not shift each other.
-RIGHT, LEFT, COLUMNS, PROBES, ERRORS, START = range(6)
-KINDS = ("gaussian", "rademacher", "sparse_sign")
+KINDS = ("gaussian", "uniform", "rademacher", "sparse_sign")
 # Non-zero entries in a row of a sparse sign matrix.
 _SPARSITY = 8
 
@@ -62,6 +60,8 @@ def key_of(rng: RNG, like: Array) -> Key:
     """The key of a seed or JAX key, or one from a generator or, for None, from the operating system."""
     if isinstance(rng, Key):
         return rng
+    if type(rng) is int and type(like) is np.ndarray and 0 <= rng < 1 << 63:
+        return Key(rng >> 32, rng & _WORD)
     if rng is None:
         if is_traced(like):
             raise ValueError(
@@ -164,10 +164,9 @@ def random_block(
     Rows of "sparse_sign" have at most eight non-zeros, whose places depend on the width of the block.
     """
     dtype = thin_dtype(xp, like.dtype)
-    if kind == "gaussian":
-        values: Callable[..., Array] = _gaussian
-    else:
-        values = _signs if kind == "rademacher" else _sparse_signs
+    values = {
+        "gaussian": _gaussian, "uniform": _centred, "rademacher": _signs, "sparse_sign": _sparse_signs,
+    }[kind]  # fmt: skip
     return _block(xp, shape, like, rng, purpose, first, dtype, values)
 
 
@@ -189,10 +188,11 @@ def _block(
 ) -> Array:
     key = key_of(rng, like)
     rows = shape[-2]
-    if values is _gaussian and _kernels_take(xp, like, dtype):
+    simple = values is _gaussian or values is _centred
+    if simple and _kernels_take(xp, like, dtype):
         out = xp.empty(shape, dtype=dtype, device=placement(like))
         words = key if isinstance(key.high, int) else xp.stack([key.high, key.low])
-        cuda.normal_numbers(words, purpose, first, out)
+        cuda.random_numbers(words, purpose, first, values is _gaussian, out)
         return out
     wide = complex_dtype if is_complex(xp, dtype) else real_dtype
     if not _on_host(key, like):
@@ -205,8 +205,9 @@ def _block(
         return xp.astype(made, dtype)
     double = np.complex128 if is_complex(xp, dtype) else np.float64
     out = np.empty(shape, dtype=double)
-    if values is _gaussian and cpu.active():
-        cpu.normal_numbers(key, purpose, first, out.reshape(math.prod(shape[:-2]), *shape[-2:]))
+    if simple and cpu.active():
+        stack = out.reshape(math.prod(shape[:-2]), *shape[-2:])
+        cpu.random_numbers(key, purpose, first, values is _gaussian, stack)
         return move(xp, out, like, dtype)
     height = max(1, _PANEL // max(1, math.prod(shape) // max(1, rows)))
     for start in range(0, rows, height):
@@ -347,6 +348,14 @@ def _gaussian(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
     if is_complex(xp, dtype):
         return _complex(xp, radius * xp.cos(angle), radius * xp.sin(angle), dtype)
     return math.sqrt(2.0) * radius * xp.cos(angle)
+
+
+def _centred(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:
+    """Uniform, of mean 0 and variance 1: without logarithms and cosines."""
+    if is_complex(xp, dtype):
+        half = math.sqrt(6.0)
+        return _complex(xp, half * (_fraction(xp, w0) - 0.5), half * (_fraction(xp, w1) - 0.5), dtype)
+    return math.sqrt(12.0) * (_fraction(xp, w0) - 0.5)
 
 
 def _signs(xp: Namespace, w0: Array, w1: Array, dtype: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from .._array import (
     note_change,
     numpy_view,
     of_numpy,
+    to_numpy,
 )
 from .._kernels import cpu, cuda
 from .thin import adjoint, conj, hstack
@@ -149,6 +151,46 @@ def whole_step(
     out, thin = _target(cuda, view, thin, overwrite=overwrite)
     cuda.low_rank_step(view, thin[0], thin[1], thin[2] if probed else None, update, out)
     return _written(xp, unitary, out, overwrite)
+
+
+def whole_descent(
+    xp: Namespace,
+    unitary: Array,
+    gradient: Array,
+    step_size: Any,
+    key: Any,
+    counts: tuple[int, int, int],
+    update: str,
+    *,
+    overwrite: bool,
+) -> Array | None:
+    """A whole step against a gradient by the kernels; None where there are none.
+
+    `counts` are those of samples, probes and columns of the step; the step size is a number or one for each
+    matrix.
+    """
+    if not (is_numpy(xp) or is_torch(xp)) or not isinstance(key.high, int):
+        return None
+    view, slope = numpy_view(unitary), numpy_view(gradient)
+    if view is None or slope is None or not cpu.descent_applies_to(view, slope, counts[0]):
+        return None
+    if view.shape != slope.shape:
+        shape = np.broadcast_shapes(view.shape, slope.shape)
+        view, slope = np.broadcast_to(view, shape), np.broadcast_to(slope, shape)
+    sizes = _one_for_each(step_size, view)
+    out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
+    cpu.descent_step(view, slope, sizes, key, counts, update, out)
+    if overwrite and out is not view:
+        view[...] = out
+    return _written(xp, unitary, out, overwrite)
+
+
+def _one_for_each(step_size: Array, stack: Array) -> Array:
+    """A step size, or several shaped to multiply a stack of matrices, for every matrix of it."""
+    if type(step_size) is float:
+        return np.array([step_size] * math.prod(stack.shape[:-2]))
+    shape = (*stack.shape[:-2], 1, 1)
+    return np.ascontiguousarray(np.broadcast_to(to_numpy(step_size), shape).reshape(-1), np.float64)
 
 
 def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:

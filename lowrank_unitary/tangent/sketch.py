@@ -33,7 +33,7 @@ def tangent_sketch(
     oversample: int | None = None,
     power_iterations: int = 0,
     rng: RNG = None,
-    test_matrix: Array | str = "gaussian",
+    test_matrix: Array | str = "uniform",
 ) -> BodyFactors:
     """Sketch the tangent part A = (UᴴG − GᴴU)/2 of a gradient, two-sided, at rank k.
 
@@ -110,7 +110,7 @@ def compress_tangent(
     oversample: int | None = None,
     power_iterations: int | None = None,
     rng: RNG = None,
-    test_matrix: Array | str = "gaussian",
+    test_matrix: Array | str = "uniform",
 ) -> BodyFactors:
     """The best body factors with k columns for the tangent part skew(left rightᴴ) of given ones.
 

@@ -61,7 +61,7 @@ class SketchState(NamedTuple):
         n = validate.square("unitary", unitary)
         k = validate.rank(rank, n)
         width = samples_for(n, k, oversample)
-        block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START)
+        block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START, "uniform")
         nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
         return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))
 
@@ -136,7 +136,7 @@ def warm_tangent_sketch(
     refresh = validate.fraction("refresh", refresh, ", a share of the samples", most=True)
     fresh = math.ceil(refresh * width)
     kept = state.basis[..., : width - fresh]
-    new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT)
+    new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT, "uniform")
     left, right = state.missed
 
     def product(block: Array) -> Array:

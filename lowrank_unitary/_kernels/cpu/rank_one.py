@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import UPDATES
-from .blocks import gather, rotate, sums
+from .blocks import PANEL, gather, rotate
+from .planes import summing as sums
 
 Numbers = NDArray[Any]
 
@@ -274,7 +275,6 @@ def steps(
     probe: Numbers,
     update: int,
     out: Numbers,
-    in_place: bool,
 ) -> bool:
     """Move a stack matrix by matrix, each in cache for both traversals.
 
@@ -286,19 +286,18 @@ def steps(
     count, n, columns = matrices.shape
     parts, made = columns // n, probe.shape[2]
     width = parts * (1 + made)
-    weights = np.empty((1, n, width), matrices.dtype)
+    weights = np.empty((1, n, parts), matrices.dtype)
     probes = np.empty((1, parts * made, columns), matrices.dtype)
     total = np.empty((1, width, columns), matrices.dtype)
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)
-    # Not literals, which numba types differently and would compile `gather` and `rotate` for again.
-    top = 0 * n
-    alone, rows = (top, top + 1), (top, n)
+    dots = np.empty((PANEL, 2 * width), matrices.dtype)
+    alone, rows = (np.int64(0), np.int64(1)), (np.int64(0), n)
     for s in range(count):
         matrix, a, b, z = matrices[s : s + 1], left[s : s + 1], right[s : s + 1], probe[s : s + 1]
         weigh(a, z, weights, probes)
         total[:] = 0
-        gather(matrix, weights, probes, parts, total, alone, rows)
+        gather(matrix, weights, probes, total, dots, alone, rows)
         turn(total, a, b, z, update, before, after)
-        rotate(matrix, before, after, out[s : s + 1], in_place, alone, rows)
+        rotate(matrix, before, after, out[s : s + 1], dots, alone, rows)
     return True

@@ -20,10 +20,26 @@ def numbers_in(x: Array) -> int:
 
 
 def stack(x: Array) -> Array:
-    """With one batch axis; row-major."""
-    if x.ndim == 2 and x.flags.c_contiguous:
+    """With one batch axis; row-major, and of the type that numba has for arrays that may be written."""
+    flags = x.flags
+    if not flags.writeable:
+        x = _as_writeable(x)
+    if x.ndim == 2 and flags.c_contiguous:
         return x[None]
     return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]))
+
+
+class _Memory:
+    """The memory of an array, for numpy to make another array of."""
+
+    def __init__(self, x: Array) -> None:
+        self.__array_interface__ = {**x.__array_interface__, "data": (x.ctypes.data, False)}
+        self.owner = x
+
+
+def _as_writeable(x: Array) -> Array:
+    """A read-only array under another type, for kernels that only read it: else numba compiled them again."""
+    return np.asarray(_Memory(x)) if x.size else np.empty(x.shape, x.dtype)
 
 
 def real_rows(x: Array) -> Array:

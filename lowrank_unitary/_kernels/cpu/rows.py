@@ -23,8 +23,8 @@ Range = tuple[int, int]
 
 share_memory, empty_like, copied = np.may_share_memory, np.empty_like, np.copy
 
-# Real thin columns up to which the kernels beat BLAS.
-_MOST_COLUMNS = 64
+# Real thin columns up to which the kernels beat BLAS, and samples of a descent step.
+_MOST_COLUMNS, _MOST_SAMPLES = 64, 160
 # Bytes of all matrices, times thin columns, from which a second thread pays: it wakes up in 60 to 100
 # microseconds.
 _PARALLEL = 1 << 24
@@ -50,17 +50,23 @@ def apply_to(matrix: Floats, columns: int) -> bool:
     )
 
 
+def descent_applies_to(matrix: Floats, gradient: Floats, samples: int) -> bool:
+    """Whether the kernels take these arrays, of any layout, for a whole descent step."""
+    if matrix.dtype.char not in "fdFD" or gradient.dtype is not matrix.dtype or not matrix.dtype.isnative:
+        return False
+    return 0 < samples <= _MOST_SAMPLES and matrix.size > 0 and gradient.size > 0 and active()
+
+
 def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = None) -> Floats:
     """matrixᴴ @ [thin, matrix @ probes] in one read of the matrices; thin factors have their batch shape."""
     real = real_rows(matrix)
-    given, parts = thin.shape[-1], numbers_in(matrix)
+    parts = numbers_in(matrix)
     made = 0 if probes is None else probes.shape[-1]
     probe_rows = np.empty((len(real), 0, real.shape[2]), real.dtype) if probes is None else dual_rows(probes)
-    weights = np.empty((len(real), real.shape[1], parts * (given + made)), real.dtype)
-    weights[..., : parts * given] = real_rows(thin)
-    threads = _threads_for(real, weights.shape[2])
-    total = _sums(real, weights, probe_rows, parts * given, threads)
-    return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], given + made))
+    weights = real_rows(thin)
+    columns = thin.shape[-1] + made
+    total = _sums(real, weights, probe_rows, _threads_for(real, parts * columns))
+    return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], columns))
 
 
 def product_rows(matrix: Floats, thin: Floats) -> Floats:
@@ -73,24 +79,33 @@ def product_rows(matrix: Floats, thin: Floats) -> Floats:
     return dots.view(matrix.dtype).reshape(*matrix.shape[:-1], thin.shape[-1])
 
 
-def _sums(real: Floats, weights: Floats, probes: Floats, given: int, threads: int) -> Floats:
+def _sums(real: Floats, weights: Floats, probes: Floats, threads: int) -> Floats:
     """The sums of `gather`, with matrices or rows divided among threads."""
     gather = _blocks().gather
     count, rows, columns = real.shape
+    width = weights.shape[2] + probes.shape[1]
     if count >= threads:
-        total = np.zeros((count, weights.shape[2], columns), real.dtype)
+        total = np.zeros((count, width, columns), real.dtype)
         run(
-            lambda *piece: gather(real, weights, probes, given, total, piece, (0, rows)),
+            lambda *piece: gather(real, weights, probes, total, _dots(real, width), piece, (0, rows)),
             ranges(count, threads),
         )
         return total
     pieces = ranges(rows, threads)
     places = {piece: place for place, piece in enumerate(pieces)}
-    partial = np.zeros((len(pieces), count, weights.shape[2], columns), real.dtype)
+    partial = np.zeros((len(pieces), count, width, columns), real.dtype)
     run(
-        lambda *piece: gather(real, weights, probes, given, partial[places[piece]], (0, count), piece), pieces
+        lambda *piece: gather(
+            real, weights, probes, partial[places[piece]], _dots(real, width), (0, count), piece
+        ),
+        pieces,
     )
     return partial.sum(axis=0)
+
+
+def _dots(real: Floats, width: int) -> Floats:
+    """Memory for the dot products of a panel of rows."""
+    return np.empty((_blocks().PANEL, width), real.dtype)
 
 
 def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int) -> None:
@@ -105,15 +120,15 @@ def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int)
 def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
     """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
     real, real_out = real_rows(matrix), real_rows(out)
-    _rotate(real, dual_rows(left), dual_rows(right), real_out, out is matrix)
+    _rotate(real, dual_rows(left), dual_rows(right), real_out)
 
 
-def _rotate(real: Floats, left: Floats, right: Floats, out: Floats, in_place: bool) -> None:
-    rotate = _blocks().rotate
+def _rotate(real: Floats, left: Floats, right: Floats, out: Floats) -> None:
+    rotate, width = _blocks().rotate, left.shape[1]
     _divided(
-        lambda where, rows: rotate(real, left, right, out, in_place, where, rows),
+        lambda where, rows: rotate(real, left, right, out, _dots(real, width), where, rows),
         real,
-        _threads_for(real, left.shape[1]),
+        _threads_for(real, width),
     )
 
 
@@ -140,24 +155,23 @@ def rank_one_step(
     batch shape of the matrices.
     """
     rank_one = _rank_one()
-    in_place = out is matrix
     real = real_rows(matrix)
-    real_out = real if in_place else real_rows(out)
+    real_out = real if out is matrix else real_rows(out)
     a, b = _columns(left), _columns(right)
     z = a[:, :, :0] if probe is None else _columns(probe)
     code = UPDATES.index(update)
     threads = _threads_for(real, 2 * (real.shape[2] // real.shape[1]))
     if threads == 1:
-        return bool(rank_one.steps(real, a, b, z, code, real_out, in_place))
+        return bool(rank_one.steps(real, a, b, z, code, real_out))
     if not rank_one.usable(a, b):
         return False
     if len(real) < threads:
-        _step_by_rows(real, a, b, z, code, real_out, in_place, threads)
+        _step_by_rows(real, a, b, z, code, real_out, threads)
         return True
 
     def some(start: int, stop: int) -> None:
         part = slice(start, stop)
-        rank_one.steps(real[part], a[part], b[part], z[part], code, real_out[part], in_place)
+        rank_one.steps(real[part], a[part], b[part], z[part], code, real_out[part])
 
     run(some, ranges(len(real), threads))
     return True
@@ -170,20 +184,73 @@ def _step_by_rows(
     probe: Floats,
     update: int,
     out: Floats,
-    in_place: bool,
     threads: int,
 ) -> None:
     """Every thread takes some of the rows of all matrices."""
     rank_one = _rank_one()
     count, n, columns = real.shape
     parts, made = columns // n, probe.shape[2]
-    weights = np.empty((count, n, parts * (1 + made)), real.dtype)
+    weights = np.empty((count, n, parts), real.dtype)
     probes = np.empty((count, parts * made, columns), real.dtype)
     rank_one.weigh(left, probe, weights, probes)
-    total = _sums(real, weights, probes, parts, threads)
+    total = _sums(real, weights, probes, threads)
     before, after = np.empty((2, count, 2 * parts * (1 + made), columns), real.dtype)
     rank_one.turn(total, left, right, probe, update, before, after)
-    _rotate(real, before, after, out, in_place)
+    _rotate(real, before, after, out)
+
+
+def descent_step(
+    matrix: Floats,
+    gradient: Floats,
+    sizes: Floats,
+    key: tuple[int, int],
+    counts: tuple[int, int, int],
+    update: str,
+    out: Floats,
+) -> None:
+    """Move matrices against their gradients by steps of these sizes into `out`, which may be `matrix`.
+
+    Counts of samples, probes and columns of a step. All are of one dtype and shape.
+    """
+    descent = _descent()
+    real, slopes = real_rows(matrix), real_rows(gradient)
+    moved = real if out is matrix else real_rows(out)
+    parts = numbers_in(matrix)
+    count, n = real.shape[:2]
+    samples, probes, k = (parts * number for number in counts)
+    step = descent.Step(*key, parts, samples, probes, k, UPDATES.index(update))
+    threads = _threads_for(real, 2 * samples)
+
+    def run_parts(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
+        descent.descend(real, slopes, sizes, moved, tuple(step), memory, (first, last), where, rows)
+
+    def whole(*where: int) -> None:
+        run_parts(descent.BEGIN, descent.END, descent.memory_for(step, n, real.dtype), where, (0, n))
+
+    if count >= threads:
+        run(whole, ranges(count, threads))
+        return
+    pieces = ranges(n, threads)
+    memories = {piece: descent.memory_for(step, n, real.dtype) for piece in pieces}
+    main, *others = memories.values()
+    total = descent.rows_of_total(step)
+    for s in range(count):
+        where = (s, s + 1)
+
+        def by_rows(part: int, where: Range = where) -> None:
+            run(lambda *piece: run_parts(part, part + 1, memories[piece], where, piece), pieces)
+
+        run_parts(descent.BEGIN, descent.FIRST_PRODUCT, main, where, (0, n))
+        for product in (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT):
+            for other in others:
+                other[0][:] = main[0]
+            by_rows(product)
+            for other in others:
+                main[0][total] += other[0][total]
+            run_parts(product + 1, product + 2, main, where, (0, n))
+        for other in others:
+            other[0][:] = main[0]
+        by_rows(descent.ROTATE)
 
 
 def _threads_for(real: Floats, columns: int) -> int:
@@ -198,9 +265,19 @@ def _columns(x: Floats) -> Floats:
     return x[None] if x.ndim == 2 else stack(x)
 
 
-def normal_numbers(key: tuple[int, int], purpose: int, first: tuple[int, int], out: Floats) -> None:
-    """Fill real or complex matrices (s, m, n), in double precision, each from its stream of the key."""
-    _normal().normal(*key, purpose, *first, out.view(np.float64).reshape(*out.shape, numbers_in(out)))
+def random_numbers(
+    key: tuple[int, int], purpose: int, first: tuple[int, int], normal: bool, out: Floats
+) -> None:
+    """Fill real or complex matrices (s, m, n), each from its stream of the key, normal or uniform."""
+    parts = numbers_in(out)
+    if not out.size:
+        return
+    stack, m, n = out.shape
+    rows, words = np.empty((stack, parts * n, parts * m), out.real.dtype), np.empty((2, m), np.uint32)
+    _random().random_stack((*key, purpose, normal), first, rows, words)
+    out.real = rows[:, ::parts, ::parts].mT
+    if parts == 2:
+        out.imag = rows[:, 1::2, ::2].mT
 
 
 # numba is imported at first use.
@@ -212,10 +289,17 @@ def _blocks() -> Any:
 
 
 @functools.cache
-def _normal() -> Any:
-    from . import normal
+def _descent() -> Any:
+    from . import descent
 
-    return normal
+    return descent
+
+
+@functools.cache
+def _random() -> Any:
+    from . import random
+
+    return random
 
 
 @functools.cache

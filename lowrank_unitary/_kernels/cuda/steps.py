@@ -151,15 +151,17 @@ def hermitian_eigen(x: Array) -> tuple[Array, Array]:
         return values, vectors
 
 
-def normal_numbers(key: tuple[Any, Any] | Array, purpose: int, first: tuple[int, int], out: Array) -> None:
-    """Fill matrices on a device, each from its stream of the key: two words, or an array of them."""
+def random_numbers(
+    key: tuple[Any, Any] | Array, purpose: int, first: tuple[int, int], normal: bool, out: Array
+) -> None:
+    """Fill matrices on a device, normal or uniform, each from its stream of the key: two words, or an array."""
     with device.entered(out):
         (rows, columns), count = out.shape[-2:], math.prod(out.shape[:-2])
         if count * rows * columns == 0:
             return
-        launch = _entry_wise("normal", out, count, rows * columns)
+        launch = _entry_wise("random_numbers", out, count, rows * columns)
         words = (None, *map(_signed, key)) if isinstance(key, tuple) else (key, 0, 0)
-        device.run(launch, out, *words, purpose, *first, rows, columns)
+        device.run(launch, out, *words, purpose, int(normal), *first, rows, columns)
 
 
 def _core(

@@ -182,11 +182,11 @@ __device__ inline void threefry(unsigned key0, unsigned key1, unsigned &x0, unsi
   }
 }
 
-// Independent normal numbers with E|ω|² = 1 for matrices (rows, columns), entry (i, j) from counter
+// Independent normal or uniform numbers of mean 0 and E|ω|² = 1 for matrices (rows, columns), entry (i, j) from counter
 // (first_row + i, first_column + j) in the stream of the key, the purpose and the matrix. The key may be on the device.
 template <typename T, int P>
-__global__ void normal(T *out, const int *key, int high, int low, int purpose, int first_row, int first_column,
-                       int rows, int columns) {
+__global__ void random_numbers(T *out, const int *key, int high, int low, int purpose, int normal, int first_row,
+                               int first_column, int rows, int columns) {
   unsigned key0 = purpose, key1 = blockIdx.x;
   threefry(key ? key[0] : high, key ? key[1] : low, key0, key1);
   const long long size = (long long)rows * columns;
@@ -196,10 +196,11 @@ __global__ void normal(T *out, const int *key, int high, int low, int purpose, i
     threefry(key0, key1, x0, x1);
     // The upper 23 bits, in the middle of their interval; by G. E. P. Box and M. E. Muller (1958).
     const double u = ((x0 >> 9) + 0.5) / 8388608.0, v = ((x1 >> 9) + 0.5) / 8388608.0;
-    const double radius = sqrt(-log(u)), angle = 6.283185307179586 * v;
+    const double radius = sqrt(-2.0 / P * log(u)), angle = 6.283185307179586 * v, wide = sqrt(12.0 / P);
+    const double real = normal ? radius * cos(angle) : wide * (u - 0.5);
     if constexpr (P == 1)
-      put(out, e, 1.4142135623730951 * radius * cos(angle));
+      put(out, e, real);
     else
-      put(out, e, Complex{radius * cos(angle), radius * sin(angle)});
+      put(out, e, Complex{real, normal ? radius * sin(angle) : wide * (v - 0.5)});
   }
 }

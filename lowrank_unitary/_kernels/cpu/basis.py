@@ -1,0 +1,105 @@
+"""Thin columns as real rows, and orthonormal bases of them.
+
+A complex column w stands as two rows, (re, −im) and (im, re) entry by entry, as in real.dual_rows. A sum of such
+pairs with real weights is one of columns with complex weights, so that real algebra serves both.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import ONE, ZERO, add_rows, dot_rows, glue, inner
+
+Floats = NDArray[Any]
+
+# Passes of Gram–Schmidt: a second suffices for columns that are independent to rounding.
+_PASSES = 4
+
+
+@glue
+def second_row(rows: Floats, j: int) -> None:
+    """Row j + 1, the second of a complex column, from row j."""
+    first, second = rows[j], rows[j + 1]
+    for m in range(0, first.shape[0], 2):
+        second[m] = -first[m + 1]
+        second[m + 1] = first[m]
+
+
+@inner
+def collect(rows: Floats, start: int, count: int, parts: int, factor: float) -> None:
+    """Rows of columns factor · Σ conj(row) weight, in place, from real sums with all parts of the weights."""
+    for j in range(start, start + count, parts):
+        a, b = rows[j], rows[j + parts - 1]
+        for m in range(0, a.shape[0], parts):
+            if parts == 1:
+                a[m] *= factor
+            else:
+                real, imag = factor * (a[m] + b[m + 1]), factor * (b[m] - a[m + 1])
+                a[m], a[m + 1], b[m], b[m + 1] = real, -imag, imag, real
+
+
+@inner
+def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats, dots: Floats) -> None:
+    """Orthonormalise rows from `start` to `count` against each other and all before, in place.
+
+    coordinates[j] are the weights of all rows in what was the j-th column. A column that depends on those
+    before it becomes zero. NaN stays in its column and goes into all later ones.
+    """
+    least = 4.0 * np.finfo(rows.dtype).eps
+    for j in range(start, count, parts):
+        weights = coordinates[j // parts]
+        for i in range(count):
+            weights[i] = 0.0
+        unit, size = 1.0, _norm(rows, j, dots)
+        # Squares beyond these overflow or underflow in single precision.
+        if not 1e-12 < size < 1e12:
+            unit = _unit(rows[j])
+            _scale(rows[j], 1.0 / unit)
+            size = _norm(rows, j, dots)
+        length = size
+        for _ in range(_PASSES):
+            if j == 0:
+                break
+            before = length
+            dot_rows(rows, ZERO, j, rows, j, ONE, dots, ZERO)
+            for i in range(j):
+                weights[i] += unit * dots[i, 0]
+                dots[i, 0] = -dots[i, 0]
+            add_rows(rows, j, rows, j, ONE, rows, ZERO, j, dots, ZERO, (dots.shape[1], 1))
+            length = _norm(rows, j, dots)
+            if not length <= 0.7 * before:
+                break
+        if length <= least * size:
+            _scale(rows[j], 0.0)
+        else:
+            weights[j] = unit * length
+            _scale(rows[j], 1.0 / length)
+        if parts == 2:
+            second_row(rows, j)
+
+
+@glue
+def _norm(rows: Floats, j: int, dots: Floats) -> float:
+    dot_rows(rows, j, ONE, rows, j, ONE, dots, ZERO)
+    return math.sqrt(dots[0, 0])
+
+
+@glue
+def _scale(row: Floats, factor: float) -> None:
+    for m in range(row.shape[0]):
+        row[m] *= factor
+
+
+@glue
+def _unit(row: Floats) -> float:
+    """The power of two just above the largest entry, where its inverse is in range; 1 for zero and NaN."""
+    largest = 0.0
+    for m in range(row.shape[0]):
+        largest = max(largest, abs(row[m]))
+    if not 0.0 < largest < np.inf:
+        return 1.0
+    return max(2.0 ** math.ceil(math.log2(largest)), 4.0 * np.finfo(row.dtype).tiny)

@@ -1,0 +1,204 @@
+"""The two loops of which all kernels are made, in explicit vectors: dot products of rows, and sums of rows.
+
+They are written as LLVM instructions. No compiler has to find out that a loop can be vectorised: that took most
+of the time of compilation, and failed silently where it could not exclude that rows overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import llvmlite.ir as ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic
+
+
+def _vector_bytes() -> int:
+    features = config.CPU_FEATURES  # type: ignore[attr-defined]
+    if features is None:
+        found = llvmlite.binding.get_host_cpu_features()
+        features = ",".join(f"+{name}" for name, there in found.items() if there)
+    return 64 if "+avx512f" in features else 32 if "+avx2" in features else 16
+
+
+_VECTOR_BYTES = _vector_bytes()
+# What two operands leave of the registers: 16 sums of 32, or 12 of 16.
+TALL = 4 if _VECTOR_BYTES == 64 else 3
+
+
+class _Loop:
+    """Vectors of the rows of C-contiguous matrices."""
+
+    def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
+        self.context, self.builder = context, builder
+        self.scalar = context.get_value_type(dtype)
+        size = context.get_abi_sizeof(self.scalar)
+        self.align, self.lanes = ir.Constant(ir.IntType(32), size), _VECTOR_BYTES // size
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self.name = f"v{self.lanes}f{8 * size}"
+
+    def _array(self, kind: Any, array: Any) -> Any:
+        return self.context.make_array(kind)(self.context, self.builder, array)
+
+    def data(self, kind: Any, array: Any, offset: Any) -> Any:
+        """A pointer to a number."""
+        return self.builder.gep(self._array(kind, array).data, [offset])
+
+    def stride(self, kind: Any, array: Any) -> Any:
+        """Numbers from one row to the next."""
+        return self.builder.extract_value(self._array(kind, array).shape, 1)
+
+    def row(self, kind: Any, array: Any, index: Any, more: int = 0) -> Any:
+        """A pointer to row index + more."""
+        index = self.builder.add(index, ir.Constant(index.type, more))
+        return self.data(kind, array, self.builder.mul(index, self.stride(kind, array)))
+
+    def splat(self, value: Any) -> Any:
+        """A vector of one number."""
+        kind = ir.VectorType(value.type, self.lanes)
+        first = ir.Constant(ir.IntType(32), 0)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, first)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), everywhere)
+
+    def load(self, row: Any, column: Any, mask: Any) -> Any:
+        at = self._pointer(row, column)
+        if mask is None:
+            return self.builder.load(at, align=self.align.constant)
+        return self._call("llvm.masked.load", ".p0", self.vector, [at, self.align, mask, self.zero])
+
+    def store(self, value: Any, row: Any, column: Any, mask: Any) -> None:
+        at = self._pointer(row, column)
+        if mask is None:
+            self.builder.store(value, at, align=self.align.constant)
+        else:
+            self._call("llvm.masked.store", ".p0", ir.VoidType(), [value, at, self.align, mask])
+
+    def multiply_add(self, x: Any, y: Any, to: Any) -> None:
+        """Add x y to a vector in a register."""
+        total = self.builder.load(to)
+        self.builder.store(self._call("llvm.fma", "", self.vector, [x, y, total]), to)
+
+    def register(self) -> Any:
+        """A vector of zeros."""
+        made = cgutils.alloca_once(self.builder, self.vector)
+        self.builder.store(self.zero, made)
+        return made
+
+    def total(self, vector: Any) -> Any:
+        """The sum of the entries of a vector."""
+        start = ir.Constant(self.scalar, -0.0)
+        return self._call("llvm.vector.reduce.fadd", "", self.scalar, [start, vector], fastmath=["reassoc"])
+
+    def over(self, first: Any, last: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
+        """body(column, None) for `vectors` vectors at a time, body(column, mask) for each of what is left."""
+        builder, index = self.builder, first.type
+        step = ir.Constant(index, self.lanes * vectors)
+        whole = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
+        with cgutils.for_range_slice(builder, first, whole, step, index) as (column, _):
+            body(column, None)
+        one, places = ir.Constant(index, self.lanes), ir.VectorType(index, self.lanes)
+        lanes = ir.Constant(places, list(range(self.lanes)))
+        with cgutils.for_range_slice(builder, whole, last, one, index) as (column, _):
+            body(column, builder.icmp_signed("<", lanes, self.splat(builder.sub(last, column))))
+
+    def _pointer(self, row: Any, column: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(row, [column]), self.vector.as_pointer())
+
+    def _call(self, name: str, suffix: str, result: Any, values: list[Any], fastmath: Any = ()) -> Any:
+        kind = ir.FunctionType(result, [value.type for value in values])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"{name}.{self.name}{suffix}")
+        return self.builder.call(function, values, fastmath=fastmath)
+
+
+def dots_of(tall: int, wide: int) -> Any:
+    """out[o + r, p + c] += rows[i + r] · left[j + c] for r < tall, c < wide, from column `first` to `last`."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def dots(
+        typing: Any, rows: Any, i: Any, left: Any, j: Any, out: Any, o: Any, p: Any, first: Any, last: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = signature.args[0]
+            loop = _Loop(context, builder, kind.dtype)
+            tall_rows = [loop.row(kind, args[0], args[1], r) for r in range(tall)]
+            wide_rows = [loop.row(kind, args[2], args[3], c) for c in range(wide)]
+            sums = [[loop.register() for _ in wide_rows] for _ in tall_rows]
+
+            def body(column: Any, mask: Any) -> None:
+                x = [loop.load(row, column, mask) for row in tall_rows]
+                for c, row in enumerate(wide_rows):
+                    y = loop.load(row, column, mask)
+                    for r in range(tall):
+                        loop.multiply_add(x[r], y, sums[r][c])
+
+            loop.over(args[7], args[8], 1, body)
+            for r, line in enumerate(sums):
+                row = builder.gep(loop.row(kind, args[4], args[5], r), [args[6]])
+                for c, register in enumerate(line):
+                    at = builder.gep(row, [ir.Constant(args[6].type, c)])
+                    total = builder.fadd(builder.load(at), loop.total(builder.load(register)))
+                    builder.store(total, at)
+            return context.get_dummy_value()
+
+        whole = types.intp
+        return types.void(rows, whole, left, whole, out, whole, whole, whole, whole), generate
+
+    return dots
+
+
+def sums_of(wide: int, vectors: int = 2) -> Any:
+    """out[o + c] = base[b + c] + Σ_i weights[(i, c)] rows[start + i] for c < wide, between two columns.
+
+    The sum is rounded into the row once. Weights are found in memory from `at` on, in steps of by[0] from row
+    to row and of by[1] from sum to sum.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def sums(
+        typing: Any, out: Any, o: Any, base: Any, b: Any, rows: Any, start: Any, count: Any, weights: Any,
+        at: Any, by: Any, first: Any, last: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = signature.args[0]
+            loop = _Loop(context, builder, kind.dtype)
+            index = args[1].type
+            bases = [loop.row(kind, args[2], args[3], c) for c in range(wide)]
+            outs = [loop.row(kind, args[0], args[1], c) for c in range(wide)]
+            source, stride = loop.row(kind, args[4], args[5]), loop.stride(kind, args[4])
+            weight = loop.data(signature.args[7], args[7], args[8])
+            by_row, by_sum = (builder.extract_value(args[9], part) for part in range(2))
+
+            def body(column: Any, mask: Any) -> None:
+                places = [
+                    builder.add(column, ir.Constant(index, v * loop.lanes))
+                    for v in range(vectors if mask is None else 1)
+                ]
+                totals = [[loop.register() for _ in places] for _ in outs]
+                with cgutils.for_range(builder, args[6], intp=index) as each:
+                    row = builder.gep(source, [builder.mul(each.index, stride)])
+                    x = [loop.load(row, place, mask) for place in places]
+                    here = builder.gep(weight, [builder.mul(each.index, by_row)])
+                    for c, line in enumerate(totals):
+                        at = builder.gep(here, [builder.mul(by_sum, ir.Constant(index, c))])
+                        factor = loop.splat(builder.load(at))
+                        for v, register in enumerate(line):
+                            loop.multiply_add(factor, x[v], register)
+                for c, line in enumerate(totals):
+                    for place, register in zip(places, line, strict=True):
+                        changed = builder.fadd(loop.load(bases[c], place, mask), builder.load(register))
+                        loop.store(changed, outs[c], place, mask)
+
+            loop.over(args[10], args[11], vectors, body)
+            return context.get_dummy_value()
+
+        whole = types.intp
+        steps = types.UniTuple(whole, 2)
+        return types.void(
+            out, whole, base, whole, rows, whole, whole, weights, whole, steps, whole, whole
+        ), generate
+
+    return sums

@@ -20,6 +20,7 @@ from ._array import (
 from ._kernels import UPDATES
 from ._linalg import (
     RNG,
+    Key,
     check_rng,
     hstack,
     is_column_major,
@@ -30,6 +31,7 @@ from ._linalg import (
     scaled_columns,
     whole_descent,
     whole_step,
+    whole_transport,
 )
 from .rotation.core import CORES
 from .rotation.polar import polar_rotation
@@ -41,6 +43,8 @@ from .types import BodyFactors, LowRankFactors, LowRankRotation, composed
 from .unitary.heal import healing_rotation, orthonormal_probes
 
 SKETCHES = ("tangent", *METHODS)
+
+_NO_KEY = Key(0, 0)
 
 
 def unitary_transport(
@@ -340,9 +344,16 @@ def _step(
         # The same step with the derivative in closed form, finite also where that of the products is not.
         operators = importlib.import_module(".torch.operators", __package__)
         return operators.moved(unitary, left, right, update, core)
-    Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
-    if Z is None:
+    if not heal:
         check_rng(rng, unitary)
+    elif heal <= unitary.shape[-1]:
+        rng = key_of(rng, unitary)
+    if core == "auto" and heal <= unitary.shape[-1]:
+        key = rng if heal else _NO_KEY
+        moved = whole_transport(xp, unitary, left, right, key, heal, update, overwrite=overwrite)
+        if moved is not None:
+            return moved
+    Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
     if core == "auto":
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:

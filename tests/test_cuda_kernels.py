@@ -275,15 +275,15 @@ def test_random_numbers_are_those_of_the_cpu(dtype, on_cpu):
     ):
         double = np.complex128 if np.dtype(dtype).kind == "c" else np.float64
         expected = np.empty(shape, double)
-        for normal in (True, False):
+        for gaussian in (True, False):
             stack = expected if len(shape) == 3 else expected[None]
-            cpu.random_numbers(key, purpose, first, normal, stack)
+            cpu.random_numbers(key, purpose, first, gaussian, stack)
             got = np.empty(shape, dtype)
-            _cuda.random_numbers(key, purpose, first, normal, got)
+            _cuda.random_numbers(key, purpose, first, gaussian, got)
             assert np.abs(got - expected).max(initial=0) <= 10 * np.finfo(dtype).eps
             # The key may be on the device.
             again = np.empty(shape, dtype)
-            _cuda.random_numbers(np.array(key, np.uint32).view(np.int32), purpose, first, normal, again)
+            _cuda.random_numbers(np.array(key, np.uint32).view(np.int32), purpose, first, gaussian, again)
             np.testing.assert_array_equal(again, got)
 
 

@@ -1,15 +1,10 @@
 """The primitives of the mathematics, dispatched by namespace, the generic line last."""
 
+from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START
 from .decompositions import eigh, inv, qr, svd
 from .random import (
-    COLUMNS,
-    ERRORS,
     KINDS,
-    LEFT,
-    PROBES,
-    RIGHT,
     RNG,
-    START,
     Key,
     check_rng,
     key_of,
@@ -37,6 +32,7 @@ from .traversals import (
     whole_descent,
     whole_rotation,
     whole_step,
+    whole_transport,
 )
 
 __all__ = [
@@ -75,4 +71,5 @@ __all__ = [
     "whole_descent",
     "whole_rotation",
     "whole_step",
+    "whole_transport",
 ]

@@ -31,7 +31,7 @@ from .._array import (
     thin_dtype,
     validate,
 )
-from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START, cpu, cuda
+from .._kernels import cpu, cuda
 
 
 class Key(NamedTuple):

@@ -27,6 +27,8 @@ from .thin import adjoint, conj, hstack
 
 # Bytes of a panel of rows, which stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
+# Columns between this and its inverse stay in the range of single precision in products with U.
+_SMALLEST = 2.0**-80
 
 
 def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
@@ -182,6 +184,32 @@ def whole_descent(
     cpu.descent_step(view, slope, sizes, key, counts, update, out)
     if overwrite and out is not view:
         view[...] = out
+    return _written(xp, unitary, out, overwrite)
+
+
+def whole_transport(
+    xp: Namespace,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    key: Any,
+    heal: int,
+    update: str,
+    *,
+    overwrite: bool,
+) -> Array | None:
+    """A whole step along a geodesic or Cayley curve by the kernels, from several columns; else None."""
+    k = left.shape[-1]
+    if k < 2 or heal > 2 * k or update == "polar" or not isinstance(key.high, int):
+        return None
+    if not (views := _for_kernels(xp, k, unitary, left, right)):
+        return None
+    view, *thin = views
+    largest = np.abs(thin[0]).max(axis=-2)
+    if not np.all((largest == 0) | ((largest > _SMALLEST) & (largest < 1 / _SMALLEST))):
+        return None
+    out, thin = _target(cpu, view, thin, overwrite=overwrite)
+    cpu.transport_step(view, thin[0], thin[1], heal, key, update, out)
     return _written(xp, unitary, out, overwrite)
 
 

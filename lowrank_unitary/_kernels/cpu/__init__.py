@@ -17,6 +17,7 @@ from .rows import (
     rank_one_step,
     rotate_rows_in_cache,
     share_memory,
+    transport_step,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "rank_one_step",
     "rotate_rows_in_cache",
     "share_memory",
+    "transport_step",
 ]

@@ -216,41 +216,79 @@ def descent_step(
     real, slopes = real_rows(matrix), real_rows(gradient)
     moved = real if out is matrix else real_rows(out)
     parts = numbers_in(matrix)
-    count, n = real.shape[:2]
     samples, probes, k = (parts * number for number in counts)
-    step = descent.Step(*key, parts, samples, probes, k, UPDATES.index(update))
-    threads = _threads_for(real, 2 * samples)
+    step = _rotation().Step(*key, parts, samples, probes, k, UPDATES.index(update))
 
-    def run_parts(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
+    def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         descent.descend(real, slopes, sizes, moved, tuple(step), memory, (first, last), where, rows)
 
-    def whole(*where: int) -> None:
-        run_parts(descent.BEGIN, descent.END, descent.memory_for(step, n, real.dtype), where, (0, n))
+    products = (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
+    _divided_step(parts_of, products, descent.END, step, real, _threads_for(real, 2 * samples))
+
+
+def transport_step(
+    matrix: Floats,
+    left: Floats,
+    right: Floats,
+    probes: int,
+    key: tuple[int, int],
+    update: str,
+    out: Floats,
+) -> None:
+    """Move matrices by steps left @ rightᴴ along geodesics or Cayley curves into `out`, as descent_step."""
+    transport = _transport()
+    real, weights, along = real_rows(matrix), real_rows(left), dual_rows(right)
+    moved = real if out is matrix else real_rows(out)
+    parts, width = numbers_in(matrix), along.shape[1]
+    step = _rotation().Step(*key, parts, width, parts * probes, width, UPDATES.index(update))
+
+    def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
+        transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
+
+    _divided_step(parts_of, (transport.PRODUCT,), transport.END, step, real, _threads_for(real, width))
+
+
+def _divided_step(
+    parts_of: Callable[[int, int, Any, Range, Range], None],
+    products: tuple[int, ...],
+    end: int,
+    step: Any,
+    real: Floats,
+    threads: int,
+) -> None:
+    """All parts of a step, from 0 to `end`, with matrices or the rows of each divided among threads.
+
+    `products` are the parts whose sums over rows are added up, and the last part moves the rows.
+    """
+    count, n = real.shape[:2]
+
+    def memory() -> Any:
+        return _rotation().memory_for(step, n, real.dtype)
 
     if count >= threads:
-        run(whole, ranges(count, threads))
+        run(lambda *where: parts_of(0, end, memory(), where, (0, n)), ranges(count, threads))
         return
     pieces = ranges(n, threads)
-    memories = {piece: descent.memory_for(step, n, real.dtype) for piece in pieces}
+    memories = {piece: memory() for piece in pieces}
     main, *others = memories.values()
-    total = descent.rows_of_total(step)
+    total = _rotation().rows_of_total(step)
     for s in range(count):
         where = (s, s + 1)
 
         def by_rows(part: int, where: Range = where) -> None:
-            run(lambda *piece: run_parts(part, part + 1, memories[piece], where, piece), pieces)
-
-        run_parts(descent.BEGIN, descent.FIRST_PRODUCT, main, where, (0, n))
-        for product in (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT):
             for other in others:
                 other[0][:] = main[0]
+            run(lambda *piece: parts_of(part, part + 1, memories[piece], where, piece), pieces)
+
+        last = 0
+        for product in products:
+            parts_of(last, product, main, where, (0, n))
             by_rows(product)
             for other in others:
                 main[0][total] += other[0][total]
-            run_parts(product + 1, product + 2, main, where, (0, n))
-        for other in others:
-            other[0][:] = main[0]
-        by_rows(descent.ROTATE)
+            last = product + 1
+        parts_of(last, end - 1, main, where, (0, n))
+        by_rows(end - 1)
 
 
 def _threads_for(real: Floats, columns: int) -> int:
@@ -283,27 +321,41 @@ def random_numbers(
 # numba is imported at first use.
 @functools.cache
 def _blocks() -> Any:
-    from . import blocks
+    from .vectors import blocks
 
     return blocks
 
 
 @functools.cache
 def _descent() -> Any:
-    from . import descent
+    from .steps import descent
 
     return descent
 
 
 @functools.cache
+def _rotation() -> Any:
+    from .steps import rotation
+
+    return rotation
+
+
+@functools.cache
+def _transport() -> Any:
+    from .steps import transport
+
+    return transport
+
+
+@functools.cache
 def _random() -> Any:
-    from . import random
+    from .vectors import random
 
     return random
 
 
 @functools.cache
 def _rank_one() -> Any:
-    from . import rank_one
+    from .steps import rank_one
 
     return rank_one

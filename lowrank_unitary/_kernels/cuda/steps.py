@@ -154,7 +154,7 @@ def hermitian_eigen(x: Array) -> tuple[Array, Array]:
 def random_numbers(
     key: tuple[Any, Any] | Array, purpose: int, first: tuple[int, int], normal: bool, out: Array
 ) -> None:
-    """Fill matrices on a device, normal or uniform, each from its stream of the key: two words, or an array."""
+    """Fill matrices on a device, normal or uniform, by streams of the key: two words, or an array of them."""
     with device.entered(out):
         (rows, columns), count = out.shape[-2:], math.prod(out.shape[:-2])
         if count * rows * columns == 0:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import ONE, ZERO, add_rows, dot_rows, glue, inner
+from .blocks import ONE, ZERO, add_rows, dot_rows, inner
 
 Floats = NDArray[Any]
 
@@ -20,7 +20,7 @@ Floats = NDArray[Any]
 _PASSES = 4
 
 
-@glue
+@inner
 def second_row(rows: Floats, j: int) -> None:
     """Row j + 1, the second of a complex column, from row j."""
     first, second = rows[j], rows[j + 1]
@@ -69,7 +69,7 @@ def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats
             for i in range(j):
                 weights[i] += unit * dots[i, 0]
                 dots[i, 0] = -dots[i, 0]
-            add_rows(rows, j, rows, j, ONE, rows, ZERO, j, dots, ZERO, (dots.shape[1], 1))
+            add_rows(rows, j, rows, j, ONE, rows, ZERO, j, dots, ZERO, (dots.shape[1], ONE))
             length = _norm(rows, j, dots)
             if not length <= 0.7 * before:
                 break
@@ -82,19 +82,19 @@ def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats
             second_row(rows, j)
 
 
-@glue
+@inner
 def _norm(rows: Floats, j: int, dots: Floats) -> float:
     dot_rows(rows, j, ONE, rows, j, ONE, dots, ZERO)
     return math.sqrt(dots[0, 0])
 
 
-@glue
+@inner
 def _scale(row: Floats, factor: float) -> None:
     for m in range(row.shape[0]):
         row[m] *= factor
 
 
-@glue
+@inner
 def _unit(row: Floats) -> float:
     """The power of two just above the largest entry, where its inverse is in range; 1 for zero and NaN."""
     largest = 0.0
@@ -103,3 +103,19 @@ def _unit(row: Floats) -> float:
     if not 0.0 < largest < np.inf:
         return 1.0
     return max(2.0 ** math.ceil(math.log2(largest)), 4.0 * np.finfo(row.dtype).tiny)
+
+
+@inner
+def copy(rows: Floats, start: int, to: Floats, o: int, count: int) -> None:
+    """Some rows to another place."""
+    for j in range(count):
+        for m in range(rows.shape[1]):
+            to[o + j, m] = rows[start + j, m]
+
+
+@inner
+def clear(rows: Floats, count: int) -> None:
+    """The first rows become zero."""
+    for j in range(count):
+        for m in range(rows.shape[1]):
+            rows[j, m] = 0.0

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import glue, inner
+from ..vectors.blocks import inner
 
 Numbers = NDArray[Any]
 Floats = NDArray[Any]
@@ -39,7 +39,7 @@ class Small(NamedTuple):
     lines: Floats
 
 
-@glue
+@inner
 def planes(small: Small, parts: int, pairs: int, weights: Floats, sizes: Floats) -> None:
     """The leading planes of T, which is destroyed: eigenvalues w of iT, the largest first, and their vectors.
 
@@ -145,7 +145,7 @@ def _reduce(T: Numbers, mirrors: Numbers, factors: Floats) -> None:
 
 @summing
 def _mirror(mirrors: Numbers, factors: Floats, x: Floats, y: Floats) -> None:
-    """x + iy ← H (x + iy)."""
+    """X + iy ← H (x + iy)."""
     m = mirrors.shape[0]
     for j in range(m - 3, -1, -1):
         v, real, imag = mirrors[j], 0.0, 0.0

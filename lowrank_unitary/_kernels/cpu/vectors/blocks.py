@@ -28,7 +28,7 @@ _COLUMNS = 1024
 inner = numba.njit(
     nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-glue = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Literals would be types of their own: a function called with 0 and with 1 would be compiled twice.
 ZERO, ONE = np.int64(0), np.int64(1)
 outer = numba.njit(nogil=True, cache=True, error_model="numpy")
 
@@ -99,7 +99,7 @@ def add_rows(
                 j += 1
 
 
-@glue
+@inner
 def panel_rows(matrix: Floats) -> int:
     """The rows of a panel."""
     return TALL * max(1, min(4, _PANEL_BYTES // (TALL * matrix.shape[1] * matrix.itemsize)))
@@ -113,16 +113,30 @@ def gather(
 
     Further weights are the products of the row with the probes. `dots` is memory for those of a panel.
     """
-    given, made = weights.shape[2], probes.shape[1]
     for s in range(where[0], where[1]):
-        matrix, to = matrices[s], total[s]
-        panel = panel_rows(matrix)
-        for top in range(rows[0], rows[1], panel):
-            count = min(panel, rows[1] - top)
-            add_rows(to, 0, to, 0, given, matrix, top, count, weights[s], top * given, (given, 1))
-            if made:
-                dot_rows(matrix, top, count, probes[s], 0, made, dots, 0)
-                add_rows(to, given, to, given, made, matrix, top, count, dots, 0, (dots.shape[1], 1))
+        pull_rows(matrices[s], weights[s], probes[s], ZERO, probes.shape[1], total[s], dots, rows)
+
+
+@inner
+def pull_rows(
+    matrix: Floats,
+    weights: Floats,
+    probes: Floats,
+    start: int,
+    made: int,
+    total: Floats,
+    dots: Floats,
+    rows: Range,
+) -> None:
+    """The same for one matrix, with `made` probes from row `start` on."""
+    given, panel = weights.shape[1], panel_rows(matrix)
+    for top in range(rows[0], rows[1], panel):
+        count = min(panel, rows[1] - top)
+        add_rows(total, ZERO, total, ZERO, given, matrix, top, count, weights, top * given, (given, ONE))
+        if made:
+            dot_rows(matrix, top, count, probes, start, made, dots, ZERO)
+            by = (dots.shape[1], ONE)
+            add_rows(total, given, total, given, made, matrix, top, count, dots, ZERO, by)
 
 
 @outer
@@ -141,7 +155,7 @@ def rotate(
         turn_rows(matrices[s], left[s], right[s], left.shape[1], out[s], dots, rows[0], rows[1])
 
 
-@glue
+@inner
 def turn_rows(
     matrix: Floats, left: Floats, right: Floats, width: int, out: Floats, dots: Floats, first: int, end: int
 ) -> None:
@@ -150,4 +164,4 @@ def turn_rows(
     for top in range(first, end, panel):
         count = min(panel, end - top)
         dot_rows(matrix, top, count, left, ZERO, width, dots, ZERO)
-        add_rows(out, top, matrix, top, count, right, ZERO, width, dots, ZERO, (1, dots.shape[1]))
+        add_rows(out, top, matrix, top, count, right, ZERO, width, dots, ZERO, (ONE, dots.shape[1]))

@@ -14,8 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import UPDATES
-from .blocks import PANEL, gather, rotate
+from ... import UPDATES
+from ..vectors.blocks import PANEL, gather, rotate
 from .planes import summing as sums
 
 Numbers = NDArray[Any]

@@ -1,0 +1,130 @@
+"""A whole descent step, compiled: U (I + L Rᴴ) from U, its gradient and a seed.
+
+    test rows ──products with A──> samples ──Gram–Schmidt──> basis B
+    B and probes ──products with A──> A B and Uᴴ(U Z) ──Gram–Schmidt──> T in the basis [B, Q₂] ──rotation.py──>
+
+A = (UᴴG − GᴴU)/2 is the tangent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import RIGHT
+from ..vectors.basis import clear, collect, copy, extend
+from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, inner, outer, panel_rows, turn_rows
+from ..vectors.random import random_rows
+from .rotation import Memory, Step, Work, make_probes, turn, work_of
+
+Floats = NDArray[Any]
+
+_RIGHT, _PANEL = np.int64(RIGHT), np.int64(PANEL)
+
+# The parts of a step, which are run from one to another.
+BEGIN, FIRST_PRODUCT, MIDDLE, SECOND_PRODUCT, TURN, ROTATE, END = range(7)
+
+
+@outer
+def descend(
+    matrices: Floats,
+    gradients: Floats,
+    sizes: Floats,
+    out: Floats,
+    counts: tuple[int, ...],
+    memory: Memory,
+    parts: Range,
+    where: Range,
+    rows: Range,
+) -> None:
+    """Parts of the step for a range of matrices, or for some of the rows of one.
+
+    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step.
+    """
+    step = Step(*counts)
+    work = work_of(step, memory)
+    for s in range(where[0], where[1]):
+        matrix, gradient = matrices[s], gradients[s]
+        for part in range(parts[0], parts[1]):
+            if part == BEGIN:
+                _begin(step, work, s)
+            elif part == FIRST_PRODUCT:
+                _product(matrix, gradient, step.width, step.width, work, rows)
+            elif part == MIDDLE:
+                _middle(step, work)
+            elif part == SECOND_PRODUCT:
+                _product(matrix, gradient, step.width, step.width + step.made, work, rows)
+            elif part == TURN:
+                _turn(step, work, sizes[s])
+            else:
+                width = 2 * (step.made + step.pairs)
+                turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
+
+
+@inner
+def _product(matrix: Floats, gradient: Floats, paired: int, width: int, work: Work, rows: Range) -> None:
+    """total[j] += Σ_i (g_i · w_j) u_i − (u_i · w_j) g_i over a range of rows, each read once.
+
+    From w_j with j = `paired` on, total[j] += Σ_i (u_i · w_j) u_i.
+    """
+    along, total, dots = work.along, work.total, work.dots
+    panel = panel_rows(matrix)
+    by = (dots.shape[1], ONE)
+    for top in range(rows[0], rows[1], panel):
+        count = min(panel, rows[1] - top)
+        dot_rows(matrix, top, count, along, ZERO, width, dots, ZERO)
+        dot_rows(gradient, top, count, along, ZERO, paired, dots, _PANEL)
+        for i in range(count):
+            for j in range(paired):
+                dots[i, j], dots[PANEL + i, j] = dots[PANEL + i, j], -dots[i, j]
+        add_rows(total, ZERO, total, ZERO, width, matrix, top, count, dots, ZERO, by)
+        add_rows(total, ZERO, total, ZERO, paired, gradient, top, count, dots, PANEL * by[0], by)
+
+
+@inner
+def _begin(step: Step, work: Work, place: int) -> None:
+    """Test rows and orthonormal probes for one matrix of a stack."""
+    stream = (step.high, step.low, _RIGHT, False)
+    random_rows(stream, place, (ZERO, ZERO), work.along, ZERO, step.width, work.words)
+    make_probes(step, work, place)
+    clear(work.total, step.width + step.made)
+
+
+@inner
+def _middle(step: Step, work: Work) -> None:
+    """From the products with the test rows to the basis, which takes their place."""
+    collect(work.total, ZERO, step.width, step.parts, 0.5)
+    copy(work.total, ZERO, work.basis, ZERO, step.width)
+    extend(work.basis, ZERO, step.width, step.parts, work.coordinates, work.dots)
+    copy(work.basis, ZERO, work.along, ZERO, step.width)
+    clear(work.total, step.width + step.made)
+
+
+@inner
+def _turn(step: Step, work: Work, size: float) -> None:
+    """From the products with the basis and the probes to the rows that turn those of U."""
+    width, made, parts, basis = step.width, step.made, step.parts, work.basis
+    collect(work.total, ZERO, width, parts, 0.5)
+    collect(work.total, width, made, parts, 1.0)
+    copy(work.total, ZERO, basis, width, width)
+    extend(basis, width, 2 * width, parts, work.coordinates, work.dots)
+    _tangent_in_basis(work.coordinates, width // parts, parts, work.small.T.view(np.float64))
+    turn(step, work, size)
+
+
+@inner
+def _tangent_in_basis(coordinates: Floats, count: int, parts: int, T: Floats) -> None:
+    """T = [[H, −Sᴴ], [S, 0]] from the coordinates [H, S] of A B in the basis [B, Q₂]; H made skew."""
+    T[:] = 0.0
+    for j in range(count):
+        for i in range(2 * count):
+            share = 0.5 if i < count else 1.0
+            real = share * coordinates[count + j, parts * i]
+            T[i, parts * j] += real
+            T[j, parts * i] -= real
+            if parts == 2:
+                imag = -share * coordinates[count + j, 2 * i + 1]
+                T[i, 2 * j + 1] += imag
+                T[j, 2 * i + 1] += imag

@@ -1,0 +1,154 @@
+"""From a small skew-Hermitian matrix T in an orthonormal basis to the rows that turn those of U.
+
+T ──planes, angles──> L and R ──healing──> rotation of the rows. Thin columns are real rows (basis.py).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import PROBES, UPDATES
+from ..vectors.basis import clear, copy, extend
+from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows, inner
+from ..vectors.random import random_rows
+from .planes import Small, planes
+
+Floats = NDArray[Any]
+Numbers = NDArray[Any]
+
+_PROBES = np.int64(PROBES)
+_GEODESIC, _CAYLEY, _POLAR = range(len(UPDATES))
+
+
+class Step(NamedTuple):
+    """The numbers of a step."""
+
+    # Of the random key.
+    high: int
+    low: int
+    # Numbers in an entry; rows of samples and of probes; planes.
+    parts: int
+    width: int
+    made: int
+    pairs: int
+    update: int
+
+
+Memory = tuple[Floats, Floats, Floats, Numbers, NDArray[np.uint32]]
+
+
+class Work(NamedTuple):
+    """What is made of one matrix, in its order; the memory of all of them."""
+
+    # Columns to be multiplied, probes at the end, and their products.
+    along: Floats
+    total: Floats
+    basis: Floats
+    left: Floats
+    right: Floats
+    dots: Floats
+    coordinates: Floats
+    sizes: Floats
+    small: Small
+    words: NDArray[np.uint32]
+
+
+def memory_for(step: Step, n: int, dtype: Any) -> Memory:
+    """The arrays of which `work_of` takes parts: a few large ones, since each costs time at every call."""
+    _, _, parts, width, made, pairs, _ = step
+    m, turned = 2 * width // parts, 2 * (pairs + made)
+    return (
+        np.empty((4 * width + 2 * made + 2 * turned, parts * n), dtype),
+        np.empty((max(2 * PANEL, 2 * width), turned + width), dtype),
+        np.empty((2 * m + 8, parts * m)),
+        np.empty((2, m, m), np.float64 if parts == 1 else np.complex128),
+        np.empty((2, n), np.uint32),
+    )
+
+
+def rows_of_total(step: Step) -> slice:
+    """Where the products are in the first array of the memory."""
+    return slice(step.width + step.made, 2 * (step.width + step.made))
+
+
+@inner
+def work_of(step: Step, memory: Memory) -> Work:
+    rows, dots, numbers, T, words = memory
+    width, made, m = step.width, step.made, T.shape[1]
+    total, basis, left = width + made, 2 * (width + made), 2 * (2 * width + made)
+    right = left + 2 * (step.pairs + made)
+    return Work(
+        rows[:total], rows[total:basis], rows[basis:left], rows[left:right], rows[right:],
+        dots, numbers[:m], numbers[m], Small(T[0], T[1], numbers[m + 8 :], numbers[m + 1 : m + 8]), words,
+    )  # fmt: skip
+
+
+@inner
+def make_probes(step: Step, work: Work, place: int) -> None:
+    """Orthonormal probes for one matrix of a stack, at the end of the columns to be multiplied."""
+    made, basis = step.made, work.basis
+    if made:
+        stream = (step.high, step.low, _PROBES, True)
+        random_rows(stream, place, (ZERO, ZERO), basis, ZERO, made, work.words)
+        extend(basis, ZERO, made, step.parts, work.coordinates, work.dots)
+        copy(basis, ZERO, work.along, step.width, made)
+
+
+@inner
+def turn(step: Step, work: Work, size: float) -> None:
+    """L and R of the rotation by −η T, in its leading planes, after healing."""
+    basis, left, right, dots, count = work.basis, work.left, work.right, work.dots, 2 * step.pairs
+    planes(work.small, step.parts, step.pairs, dots, work.sizes)
+    clear(right, count)
+    add_rows(right, ZERO, right, ZERO, count, basis, ZERO, basis.shape[0], dots, ZERO, (dots.shape[1], ONE))
+    # Orthonormal to the rounding of their own dtype, the largest angles first.
+    extend(right, ZERO, count, step.parts, work.coordinates, dots)
+    for r in range(0, count, 2):
+        cosine, sine = _angle(size * work.sizes[r // 2], step.update)
+        x, y = right[r], right[r + 1]
+        for m in range(x.shape[0]):
+            left[r, m] = cosine * x[m] - sine * y[m]
+            left[r + 1, m] = cosine * y[m] + sine * x[m]
+    if step.made:
+        _heal(step, work)
+
+
+@inner
+def _angle(theta: float, update: int) -> tuple[float, float]:
+    """Cos φ − 1 and sin φ of the angle by which a plane turns, in which nothing cancels at small θ."""
+    if update == _GEODESIC:
+        return -2.0 * math.sin(0.5 * theta) ** 2, math.sin(theta)
+    half = 0.5 * theta if update == _CAYLEY else theta
+    hypotenuse = math.hypot(1.0, half)
+    cosine, sine = 1.0 / hypotenuse, half / hypotenuse
+    if update == _CAYLEY:
+        return -2.0 * sine * sine, 2.0 * sine * cosine
+    return -sine * (half / (1.0 + hypotenuse)), sine
+
+
+@inner
+def _heal(step: Step, work: Work) -> None:
+    """Healing before the rotation, (I + H₁H₂ᴴ)(I + LRᴴ), as in heal.healing_rotation; its rows come last."""
+    made, dots, left, right, count = step.made, work.dots, work.left, work.right, 2 * step.pairs
+    by, norm = (dots.shape[1], ONE), 0.0
+    for j in range(count, count + made):
+        for m in range(left.shape[1]):
+            z = work.along[step.width + j - count, m]
+            d = work.total[step.width + j - count, m] - z
+            left[j, m], left[made + j, m], right[j, m], right[made + j, m] = z, d, d, z
+            norm += d * d / step.parts
+    dot_rows(left, count, made, right, count, made, dots, ZERO)
+    shortened = -0.5 / math.sqrt(1.0 + norm)
+    for i in range(made):
+        for j in range(made):
+            dots[i, j] = -dots[i, j]
+    add_rows(right, count, right, count, made, left, count, made, dots, ZERO, by)
+    for j in range(count, count + 2 * made):
+        for m in range(left.shape[1]):
+            right[j, m] *= shortened
+    dot_rows(right, count, 2 * made, left, ZERO, count, dots, ZERO)
+    add_rows(left, ZERO, left, ZERO, count, left, count, 2 * made, dots, ZERO, by)

@@ -1,0 +1,77 @@
+"""A whole step from factors of several columns, compiled: U exp(skew(c bᴴ)) with c = Uᴴa, or its Cayley form.
+
+a and probes ──one read of U──> c and Uᴴ(U Z)
+[b, c] ──Gram–Schmidt──> basis and coordinates ──> T = skew(c bᴴ) in the basis ──rotation.py──>
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..vectors.basis import clear, collect, copy, extend
+from ..vectors.blocks import ZERO, Range, inner, outer, pull_rows, turn_rows
+from .rotation import Memory, Step, Work, make_probes, turn, work_of
+
+Floats = NDArray[Any]
+
+# The parts of a step, which are run from one to another.
+BEGIN, PRODUCT, TURN, ROTATE, END = range(5)
+
+
+@outer
+def transport(
+    matrices: Floats,
+    weights: Floats,
+    right: Floats,
+    out: Floats,
+    counts: tuple[int, ...],
+    memory: Memory,
+    parts: Range,
+    where: Range,
+    rows: Range,
+) -> None:
+    """Parts of the step, as in descent.descend; `weights` are the rows of a, `right` the columns b as rows."""
+    step = Step(*counts)
+    work = work_of(step, memory)
+    for s in range(where[0], where[1]):
+        matrix = matrices[s]
+        for part in range(parts[0], parts[1]):
+            if part == BEGIN:
+                make_probes(step, work, s)
+                copy(right[s], ZERO, work.basis, ZERO, step.width)
+                clear(work.total, step.width + step.made)
+            elif part == PRODUCT:
+                pull_rows(matrix, weights[s], work.along, step.width, step.made, work.total, work.dots, rows)
+            elif part == TURN:
+                _turn(step, work)
+            else:
+                width = 2 * (step.made + step.pairs)
+                turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
+
+
+@inner
+def _turn(step: Step, work: Work) -> None:
+    """From c and the basis to the rows that turn those of U."""
+    width, parts, basis, numbers = step.width, step.parts, work.basis, work.coordinates
+    collect(work.total, ZERO, width, parts, 1.0)
+    collect(work.total, width, step.made, parts, 1.0)
+    copy(work.total, ZERO, basis, width, width)
+    extend(basis, ZERO, 2 * width, parts, numbers, work.dots)
+    # T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ); the second part of a coordinate is minus its imaginary one.
+    T, count = work.small.T.view(np.float64), width // parts
+    T[:] = 0.0
+    for j in range(count):
+        b, c = numbers[j], numbers[count + j]
+        for i in range(2 * count):
+            for o in range(2 * count):
+                real = c[parts * i] * b[parts * o] - b[parts * i] * c[parts * o]
+                if parts == 2:
+                    x, y = b[2 * i + 1], c[2 * i + 1]
+                    real += y * b[2 * o + 1] - x * c[2 * o + 1]
+                    imag = c[2 * i] * b[2 * o + 1] - y * b[2 * o] - b[2 * i] * c[2 * o + 1] + x * c[2 * o]
+                    T[i, 2 * o + 1] += 0.5 * imag
+                T[i, parts * o] += 0.5 * real
+    turn(step, work, -1.0)

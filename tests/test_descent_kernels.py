@@ -1,0 +1,203 @@
+"""Whole steps by the kernels: the same as stage by stage, and as the dense definition."""
+
+import numba
+import numpy as np
+import pytest
+from cases import UPDATES, ct, error, normal
+from profiles import covering
+from test_kernels import without_kernels
+
+import lowrank_unitary as lu
+from lowrank_unitary import reference
+from lowrank_unitary._kernels import cpu
+from lowrank_unitary._kernels.cpu.steps import planes
+from lowrank_unitary._kernels.cpu.vectors import blocks
+
+DENSE = {
+    "geodesic": reference.exponential,
+    "cayley": reference.cayley,
+    "polar": lambda A: reference.polar_factor(np.eye(len(A)) + A),
+}
+
+
+def problem(dtype, n, batch=(), seed=0):
+    rng = np.random.default_rng(seed)
+    U = np.broadcast_to(lu.random_unitary(n, dtype=dtype, rng=rng), (*batch, n, n)).copy()
+    return U, normal(rng, (*batch, n, n), dtype)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """How often the kernels have taken a whole step."""
+    calls = []
+    for name in ("descent_step", "transport_step"):
+        kernel = getattr(cpu, name)
+        monkeypatch.setattr(cpu, name, lambda *args, f=kernel: calls.append(f) or f(*args))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "heal", "update"),
+    covering([1, 2, 3, 5, 17, 64, 130], [1, 2, 5], [0, 1, 2], UPDATES),
+)
+def test_a_descent_step_is_the_same_with_and_without_kernels(dtype, n, k, heal, update, taken, monkeypatch):
+    k, heal = min(k, n), min(heal, n)
+    U, G = problem(dtype, n)
+    options = {"rank": k, "heal": heal, "update": update, "rng": 3}
+    fast = lu.unitary_step(U, G, 0.3, **options)
+    assert len(taken) == 1
+    with monkeypatch.context() as patch:
+        without_kernels(patch)
+        slow = lu.unitary_step(U, G, 0.3, **options)
+    assert len(taken) == 1
+    # A step of norm ‖ηA‖ ≤ 0.3 √n; planes of nearly equal angles may mix, in the last that is kept.
+    assert error(fast, slow) <= 60 * np.sqrt(n) * n * np.finfo(dtype).eps
+    assert fast.dtype == slow.dtype
+
+
+@pytest.mark.parametrize(("n", "update"), covering([1, 2, 3, 4, 7, 16, 31], UPDATES))
+@pytest.mark.parametrize("eta", [1e-6, 0.3, 30.0])
+def test_a_step_of_full_rank_is_the_dense_definition(dtype, n, update, eta, taken):
+    U, G = problem(dtype, n)
+    A = eta * reference.tangent(U, G)
+    expected = reference.extended(U) @ DENSE[update](-A)
+    got = lu.unitary_step(U, G, eta, rank=n, heal=0, update=update, rng=0)
+    assert len(taken) == 1
+    tolerance = 20 * np.sqrt(n) * np.finfo(dtype).eps * (1 + np.linalg.norm(A.astype(complex)))
+    assert error(got, expected) <= tolerance
+
+
+def test_layouts_views_and_read_only_arrays_give_the_same(dtype, taken):
+    U, G = problem(dtype, 23)
+    expected = lu.unitary_step(U, G, 0.2, rank=2, rng=1)
+    frozen = U.copy()
+    frozen.flags.writeable = False
+    wide = np.empty((23, 46), U.dtype)
+    wide[:, ::2] = G
+    for matrix in (np.asfortranarray(U), U[::-1].copy()[::-1], frozen):
+        for gradient in (np.asfortranarray(G), wide[:, ::2], G):
+            np.testing.assert_array_equal(lu.unitary_step(matrix, gradient, 0.2, rank=2, rng=1), expected)
+    for target in (np.asfortranarray(U), U.copy(), U[::-1].copy()[::-1]):
+        given = G.copy()
+        assert lu.unitary_step(target, given, 0.2, rank=2, rng=1, overwrite_unitary=True) is target
+        np.testing.assert_array_equal(target, expected)
+        np.testing.assert_array_equal(given, G)
+    assert len(taken) == 13
+
+
+def test_stacks_broadcast_and_take_a_step_size_each(dtype, taken, monkeypatch):
+    U, G = problem(dtype, 9, (2, 3))
+    eta = np.array([[0.1, 0.2, 0.3], [0.0, 1.0, 10.0]])
+    moved = lu.unitary_step(U, G, eta, rank=2, rng=4)
+    shared = lu.unitary_step(U[0, 0], G, 0.1, rank=2, rng=4)
+    assert shared.shape == G.shape
+    np.testing.assert_array_equal(shared[0, 0], moved[0, 0])
+    without_kernels(monkeypatch)
+    slow = lu.unitary_step(U, G, eta, rank=2, rng=4)
+    assert error(moved, slow) <= 2000 * np.finfo(dtype).eps
+
+
+def test_threads_share_matrices_and_rows(dtype, monkeypatch):
+    U, G = problem(dtype, 61, (3,))
+    a, b = normal(np.random.default_rng(1), (2, 3, 61, 3), dtype)
+    alone = lu.unitary_step(U, G, 0.1, rank=2, rng=1), lu.unitary_transport(U, a, b, heal=1, rng=1)
+    monkeypatch.setattr(cpu.rows, "_PARALLEL", 1)
+    for threads in (2, 3, 4, 7):
+        monkeypatch.setattr(cpu.rows, "thread_count", lambda threads=threads: threads)
+        shared = lu.unitary_step(U, G, 0.1, rank=2, rng=1), lu.unitary_transport(U, a, b, heal=1, rng=1)
+        for one, other in zip(alone, shared, strict=True):
+            assert error(one, other) <= 1e4 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["unitary", "gradient"])
+def test_what_is_not_finite_gives_nan_in_its_matrix_only(dtype, wrong, where, taken):
+    U, G = problem(dtype, 12, (3,))
+    expected = lu.unitary_step(U, G, 0.1, rank=2, rng=1)
+    (U if where == "unitary" else G)[1, 4, 7] = wrong
+    with np.errstate(invalid="ignore"):
+        got = lu.unitary_step(U, G, 0.1, rank=2, rng=1)
+    assert np.isnan(got[1]).all()
+    np.testing.assert_array_equal(got[[0, 2]], expected[[0, 2]])
+
+
+@pytest.mark.parametrize("power", [-100, -60, 60, 100])
+def test_a_step_does_not_depend_on_the_scale_of_the_gradient(dtype, power, taken):
+    U, G = problem(dtype, 20)
+    expected = lu.unitary_step(U, G, 0.5, rank=3, rng=1)
+    scaled = np.ldexp(1.0, power).astype(G.real.dtype)
+    got = lu.unitary_step(U, G * scaled, 0.5 * 2.0**-power, rank=3, rng=1)
+    assert error(got, expected) <= 200 * np.finfo(dtype).eps
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_gradient_of_small_rank_is_followed_exactly(dtype, rank, taken):
+    U, _ = problem(dtype, 30)
+    x, y = normal(np.random.default_rng(2), (2, 30, rank), dtype)
+    G = x @ ct(y)
+    expected = reference.extended(U) @ reference.exponential(-0.1 * reference.tangent(U, G))
+    got = lu.unitary_step(U, G, 0.1, rank=2, heal=0, rng=1)
+    assert error(got, expected) <= 1000 * np.finfo(dtype).eps
+    if rank == 0:
+        np.testing.assert_array_equal(got, U)
+
+
+@numba.njit
+def planes_of(small, parts, pairs, weights, sizes):
+    planes.planes(small, parts, pairs, weights, sizes)
+
+
+@pytest.mark.parametrize("field", [np.float64, np.complex128])
+@pytest.mark.parametrize("m", [2, 4, 6, 12, 40])
+@pytest.mark.parametrize("kind", ["random", "equal", "graded", "zero", "half zero"])
+def test_planes_are_those_of_the_eigenvalues(field, m, kind):
+    rng = np.random.default_rng(m)
+    T = normal(rng, (m, m), field)
+    if kind == "equal":
+        Q, _ = np.linalg.qr(T)
+        T = Q @ np.kron(np.eye(m // 2), [[0, -1], [1, 0]]) @ ct(Q)
+    elif kind == "graded":
+        T = T * np.exp(-np.arange(m)[:, None]) * np.exp(-np.arange(m))
+    T = (T - ct(T)) / 2
+    if kind == "zero":
+        T[:] = 0
+    elif kind == "half zero":
+        T[m // 2 :], T[:, m // 2 :] = 0, 0
+    parts = 2 if field == np.complex128 else 1
+    pairs = parts * (m // 2)
+    small = planes.Small(T.copy(), np.empty_like(T), np.empty((m, m)), np.empty((7, m)))
+    weights, sizes = np.empty((parts * m, 2 * pairs)), np.empty(pairs)
+    planes_of(small, parts, pairs, weights, sizes)
+    vectors = weights[::parts, ::2] + (1j * weights[::2, 1::2] if parts == 2 else 1j * weights[:, 1::2])
+    w = sizes if parts == 2 else np.concatenate([sizes, -sizes])
+    v = vectors if parts == 2 else np.hstack([vectors, vectors.conj()])
+    exact, x = np.linalg.eigh(1j * T)
+    if parts == 2:
+        # In turn of the largest and the smallest, which must be positive and negative.
+        exact[: m // 2], exact[m // 2 :] = np.minimum(exact[: m // 2], 0), np.maximum(exact[m // 2 :], 0)
+    tolerance = 1e-14 * m * np.linalg.norm(T)
+    assert np.abs(np.sort(w) - exact).max() <= tolerance
+    assert np.abs((v * w) @ ct(v) - (x * exact) @ ct(x)).max() <= tolerance
+
+
+@numba.njit
+def both_loops(rows, left, out, total):
+    blocks.dot_rows(rows, 0, rows.shape[0], left, 0, left.shape[0], out, 0)
+    by = (out.shape[1], 1)
+    blocks.add_rows(total, 0, total, 0, left.shape[0], rows, 0, rows.shape[0], out, 0, by)
+
+
+@pytest.mark.parametrize("single", [np.float32, np.float64])
+def test_the_loops_end_at_any_column(single):
+    rng = np.random.default_rng(0)
+    for columns in [*range(1, 70), 1023, 1024, 1025, 2060]:
+        count, width = rng.integers(1, 9, 2)
+        # Beyond the last column nothing may be read or written: rows of a larger array would show it.
+        rows, left = (normal(rng, (size, columns), single) for size in (count, width))
+        out, total = np.full((count, width), np.nan, single), np.zeros((width, columns), single)
+        both_loops(rows, left, out, total)
+        exact = rows.astype(np.longdouble) @ left.T
+        eps = np.finfo(single).eps
+        assert np.abs(out - exact).max() <= 4 * eps * columns
+        assert np.abs(total - exact.T @ rows).max() <= 40 * eps * columns * np.sqrt(columns)

@@ -137,7 +137,7 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
 
 
 def is_plain_descent(unitary: Array, gradient: Array, step_size: Any, rank: Any, heal: Any) -> bool:
-    """Whether these are numpy arrays of one kind and numbers that fit to them; else full checks are needed."""
+    """Whether these are numpy arrays of one kind and numbers that fit; else full checks are needed."""
     if type(unitary) is not np.ndarray or type(gradient) is not np.ndarray:
         return False
     dtype, shape = unitary.dtype, unitary.shape

@@ -312,7 +312,7 @@ def random_numbers(
         return
     stack, m, n = out.shape
     rows, words = np.empty((stack, parts * n, parts * m), out.real.dtype), np.empty((2, m), np.uint32)
-    _random().random_stack((*key, purpose, normal), first, rows, words)
+    _random().random_stack((*key, purpose, int(normal)), first, rows, words)
     out.real = rows[:, ::parts, ::parts].mT
     if parts == 2:
         out.imag = rows[:, 1::2, ::2].mT

@@ -1,1 +1,1 @@
-"""Matrices and what moves them in, moved matrices out: whole steps, compiled, from gradients and from factors."""
+"""Matrices and their gradients or factors in, moved matrices out: whole steps, compiled."""

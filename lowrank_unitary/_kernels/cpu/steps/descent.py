@@ -1,7 +1,7 @@
 """A whole descent step, compiled: U (I + L Rᴴ) from U, its gradient and a seed.
 
     test rows ──products with A──> samples ──Gram–Schmidt──> basis B
-    B and probes ──products with A──> A B and Uᴴ(U Z) ──Gram–Schmidt──> T in the basis [B, Q₂] ──rotation.py──>
+    B and probes ──products with A──> A B, Uᴴ(U Z) ──Gram–Schmidt──> T in the basis [B, Q₂] ──rotation.py──>
 
 A = (UᴴG − GᴴU)/2 is the tangent.
 """
@@ -17,11 +17,13 @@ from ... import RIGHT
 from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, inner, outer, panel_rows, turn_rows
 from ..vectors.random import random_rows
-from .rotation import Memory, Step, Work, make_probes, turn, work_of
+from .planes import planes
+from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of
 
 Floats = NDArray[Any]
 
-_RIGHT, _PANEL = np.int64(RIGHT), np.int64(PANEL)
+_RIGHT: Any = np.int64(RIGHT)
+_PANEL: Any = np.int64(PANEL)
 
 # The parts of a step, which are run from one to another.
 BEGIN, FIRST_PRODUCT, MIDDLE, SECOND_PRODUCT, TURN, ROTATE, END = range(7)
@@ -45,19 +47,25 @@ def descend(
     """
     step = Step(*counts)
     work = work_of(step, memory)
+    stream = (step.high, step.low, _RIGHT, ZERO)
     for s in range(where[0], where[1]):
         matrix, gradient = matrices[s], gradients[s]
         for part in range(parts[0], parts[1]):
             if part == BEGIN:
-                _begin(step, work, s)
+                random_rows(stream, s, (ZERO, ZERO), work.along, ZERO, step.width, work.words)
+                make_probes(step, work, s)
+                clear(work.total, step.width + step.made)
             elif part == FIRST_PRODUCT:
                 _product(matrix, gradient, step.width, step.width, work, rows)
             elif part == MIDDLE:
-                _middle(step, work)
+                _make_basis(step, work)
             elif part == SECOND_PRODUCT:
                 _product(matrix, gradient, step.width, step.width + step.made, work, rows)
             elif part == TURN:
-                _turn(step, work, sizes[s])
+                _make_tangent(step, work)
+                planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
+                turn(step, work, sizes[s])
+                heal(step, work)
             else:
                 width = 2 * (step.made + step.pairs)
                 turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
@@ -84,16 +92,7 @@ def _product(matrix: Floats, gradient: Floats, paired: int, width: int, work: Wo
 
 
 @inner
-def _begin(step: Step, work: Work, place: int) -> None:
-    """Test rows and orthonormal probes for one matrix of a stack."""
-    stream = (step.high, step.low, _RIGHT, False)
-    random_rows(stream, place, (ZERO, ZERO), work.along, ZERO, step.width, work.words)
-    make_probes(step, work, place)
-    clear(work.total, step.width + step.made)
-
-
-@inner
-def _middle(step: Step, work: Work) -> None:
+def _make_basis(step: Step, work: Work) -> None:
     """From the products with the test rows to the basis, which takes their place."""
     collect(work.total, ZERO, step.width, step.parts, 0.5)
     copy(work.total, ZERO, work.basis, ZERO, step.width)
@@ -103,20 +102,16 @@ def _middle(step: Step, work: Work) -> None:
 
 
 @inner
-def _turn(step: Step, work: Work, size: float) -> None:
-    """From the products with the basis and the probes to the rows that turn those of U."""
-    width, made, parts, basis = step.width, step.made, step.parts, work.basis
+def _make_tangent(step: Step, work: Work) -> None:
+    """From the products with the basis to T = [[H, −Sᴴ], [S, 0]] in the basis [B, Q₂]; H made skew.
+
+    [H, S] are the coordinates of A B.
+    """
+    width, parts, basis, coordinates = step.width, step.parts, work.basis, work.coordinates
     collect(work.total, ZERO, width, parts, 0.5)
-    collect(work.total, width, made, parts, 1.0)
     copy(work.total, ZERO, basis, width, width)
-    extend(basis, width, 2 * width, parts, work.coordinates, work.dots)
-    _tangent_in_basis(work.coordinates, width // parts, parts, work.small.T.view(np.float64))
-    turn(step, work, size)
-
-
-@inner
-def _tangent_in_basis(coordinates: Floats, count: int, parts: int, T: Floats) -> None:
-    """T = [[H, −Sᴴ], [S, 0]] from the coordinates [H, S] of A B in the basis [B, Q₂]; H made skew."""
+    extend(basis, width, 2 * width, parts, coordinates, work.dots)
+    T, count = work.small.T.view(np.float64), width // parts
     T[:] = 0.0
     for j in range(count):
         for i in range(2 * count):

@@ -1,7 +1,7 @@
 """The planes in which a small skew-Hermitian matrix T rotates: Householder mirrors, then implicit QL.
 
-T = H R Hᴴ with R tridiagonal, and iR is a real symmetric tridiagonal matrix up to phases: one QL serves real and
-complex T.
+T = H R Hᴴ with R tridiagonal, and iR is a real symmetric tridiagonal matrix up to phases: one QL serves
+real and complex T.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors.blocks import inner
+from ..vectors.blocks import inner, summing
 
 Numbers = NDArray[Any]
 Floats = NDArray[Any]
@@ -21,12 +20,6 @@ Floats = NDArray[Any]
 # Of QL, for one eigenvalue; two are usual.
 _ITERATIONS = 60
 _EPS = 2.0**-52
-
-# Sums may be reordered, to be vectorised. Full fastmath would assume that there are no NaN.
-summing = numba.njit(
-    nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
-    fastmath={"reassoc", "contract", "nsz"},
-)  # fmt: skip
 
 
 class Small(NamedTuple):
@@ -44,8 +37,8 @@ def planes(small: Small, parts: int, pairs: int, weights: Floats, sizes: Floats)
     """The leading planes of T, which is destroyed: eigenvalues w of iT, the largest first, and their vectors.
 
     Two columns of `weights` for each, x and y: for real T of (x + iy)/√2, for complex T as real.dual_rows has
-    them, transposed. Complex T: in turn of the largest and the smallest w. An eigenvalue of the wrong sign, or
-    one that is rounding, becomes 0. All w are NaN where T has a NaN or an infinity.
+    them, transposed. Complex T: in turn of the largest and the smallest w. An eigenvalue of the wrong sign,
+    or one that is rounding, becomes 0. All w are NaN where T has a NaN or an infinity.
     """
     T, mirrors, eigen, lines = small.T, small.mirrors, small.eigen, small.lines
     m = T.shape[0]
@@ -101,8 +94,8 @@ def planes(small: Small, parts: int, pairs: int, weights: Floats, sizes: Floats)
                 weights[2 * i, 2 * r + 1], weights[2 * i + 1, 2 * r + 1] = y[i], x[i]
 
 
-# Loops over rows run from 0, also where the first numbers of a mirror are zero: for other starts numba allows for
-# negative indices, and the loop is not vectorised.
+# Loops over rows run from 0, also where the first numbers of a mirror are zero: for other starts numba allows
+# for negative indices, and the loop is not vectorised.
 @summing
 def _reduce(T: Numbers, mirrors: Numbers, factors: Floats) -> None:
     """Tridiagonal, of which the lower half is right, by mirrors I − τ v vᴴ: v as rows, τ as factors."""

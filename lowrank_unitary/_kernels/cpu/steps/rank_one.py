@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import UPDATES
-from ..vectors.blocks import PANEL, gather, rotate
-from .planes import summing as sums
+from ..vectors.blocks import ONE, PANEL, ZERO, gather, inner, outer, rotate, summing
 
 Numbers = NDArray[Any]
 
@@ -29,10 +27,8 @@ _SMALLEST_GIVEN, _LARGEST_GIVEN = 1e-60, 1e60
 # The smallest inner product of unit columns that a second orthogonalisation reduces.
 _SQUARE = 1e-14
 
-_plain = numba.njit(nogil=True, cache=True)
 
-
-@_plain
+@inner
 def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, complex, complex]:
     """The 2×2 matrix f([[u, 0], [v, 0]]) − I for the geodesic, Cayley or polar f, without cancellation."""
     if update == _POLAR:
@@ -74,7 +70,7 @@ def plane_change(update: int, u: complex, v: float) -> tuple[complex, complex, c
     return less + swing, -phase * (half * sinc), phase * (half * sinc), less - swing
 
 
-@sums
+@summing
 def _norm(x: Numbers) -> float:
     total = 0.0
     for m in range(x.shape[0]):
@@ -82,7 +78,7 @@ def _norm(x: Numbers) -> float:
     return math.sqrt(total)
 
 
-@sums
+@summing
 def _inner(x: Numbers, y: Numbers) -> complex:
     real, imag = 0.0, 0.0
     for m in range(x.shape[0]):
@@ -91,13 +87,13 @@ def _inner(x: Numbers, y: Numbers) -> complex:
     return complex(real, imag)
 
 
-@_plain
+@inner
 def _scale(x: Numbers, factor: float) -> None:
     for m in range(x.shape[0]):
         x[m] *= factor
 
 
-@_plain
+@inner
 def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
     """L and R, as rows, of the rotation of c bᴴ; False where they are out of range. Overwrites c and b."""
     left[:] = 0.0
@@ -144,7 +140,7 @@ def _rotation(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
     return True
 
 
-@_plain
+@outer
 def rotations(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers) -> bool:
     """The rotations of columns (s, n), as rows (s, 2, n), all complex128; False where one is out of range."""
     usable = True
@@ -153,7 +149,7 @@ def rotations(c: Numbers, b: Numbers, update: int, left: Numbers, right: Numbers
     return usable
 
 
-@sums
+@summing
 def _size(column: Numbers) -> float:
     """The sum of the absolute parts of all entries; NaN or infinity where one of them is."""
     total = 0.0
@@ -162,7 +158,7 @@ def _size(column: Numbers) -> float:
     return total
 
 
-@_plain
+@outer
 def usable(left: Numbers, right: Numbers) -> bool:
     """Whether every column of a stack is zero, or finite and within range."""
     for s in range(left.shape[0]):
@@ -172,7 +168,7 @@ def usable(left: Numbers, right: Numbers) -> bool:
     return True
 
 
-@_plain
+@outer
 def weigh(left: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> None:
     """The first columns as weights of real rows, scaled as by thin.scaled_columns; and probes."""
     stack, n, _ = left.shape
@@ -187,13 +183,13 @@ def weigh(left: Numbers, probe: Numbers, weights: Numbers, probes: Numbers) -> N
             _lay_out(probe[s, :, 0], parts, probes[s])
 
 
-@_plain
+@inner
 def _power(column: Numbers) -> float:
     """The power of two just above the size of a column."""
     return math.ldexp(1.0, math.frexp(_size(column))[1])
 
 
-@_plain
+@inner
 def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
     """Real rows whose dot products with a row read as real are the parts of row · x, as real.dual_rows."""
     for m in range(x.shape[0]):
@@ -206,7 +202,7 @@ def _lay_out(x: Numbers, parts: int, rows: Numbers) -> None:
             rows[1, 2 * m + 1] = x[m].real
 
 
-@_plain
+@inner
 def _collected(total: Numbers, power: float, out: Numbers) -> None:
     """The column Σ conj(row) · weight · power from the real sums with both parts of the weights."""
     for m in range(out.shape[0]):
@@ -218,7 +214,7 @@ def _collected(total: Numbers, power: float, out: Numbers) -> None:
             out[m] = complex(x * power, y * power)
 
 
-@_plain
+@outer
 def turn(
     total: Numbers,
     left_column: Numbers,
@@ -267,7 +263,7 @@ def turn(
             _lay_out(second, parts, right[s, j * parts : (j + 1) * parts])
 
 
-@_plain
+@outer
 def steps(
     matrices: Numbers,
     left: Numbers,
@@ -292,7 +288,7 @@ def steps(
     before = np.empty((1, 2 * width, columns), matrices.dtype)
     after = np.empty((1, 2 * width, columns), matrices.dtype)
     dots = np.empty((PANEL, 2 * width), matrices.dtype)
-    alone, rows = (np.int64(0), np.int64(1)), (np.int64(0), n)
+    alone, rows = (ZERO, ONE), (ZERO, n)
     for s in range(count):
         matrix, a, b, z = matrices[s : s + 1], left[s : s + 1], right[s : s + 1], probe[s : s + 1]
         weigh(a, z, weights, probes)

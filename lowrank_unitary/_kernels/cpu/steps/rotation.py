@@ -1,6 +1,6 @@
 """From a small skew-Hermitian matrix T in an orthonormal basis to the rows that turn those of U.
 
-T ──planes, angles──> L and R ──healing──> rotation of the rows. Thin columns are real rows (basis.py).
+T ──planes──> angles ──> L and R ──healing──> rotation of the rows. Thin columns are real rows (basis.py).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import PROBES, UPDATES
-from ..vectors.basis import clear, copy, extend
+from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows, inner
 from ..vectors.random import random_rows
-from .planes import Small, planes
+from .planes import Small
 
 Floats = NDArray[Any]
 Numbers = NDArray[Any]
 
-_PROBES = np.int64(PROBES)
+_PROBES: Any = np.int64(PROBES)
 _GEODESIC, _CAYLEY, _POLAR = range(len(UPDATES))
 
 
@@ -92,7 +92,7 @@ def make_probes(step: Step, work: Work, place: int) -> None:
     """Orthonormal probes for one matrix of a stack, at the end of the columns to be multiplied."""
     made, basis = step.made, work.basis
     if made:
-        stream = (step.high, step.low, _PROBES, True)
+        stream = (step.high, step.low, _PROBES, ONE)
         random_rows(stream, place, (ZERO, ZERO), basis, ZERO, made, work.words)
         extend(basis, ZERO, made, step.parts, work.coordinates, work.dots)
         copy(basis, ZERO, work.along, step.width, made)
@@ -100,9 +100,8 @@ def make_probes(step: Step, work: Work, place: int) -> None:
 
 @inner
 def turn(step: Step, work: Work, size: float) -> None:
-    """L and R of the rotation by −η T, in its leading planes, after healing."""
+    """L and R of the rotation by −η T, in its leading planes."""
     basis, left, right, dots, count = work.basis, work.left, work.right, work.dots, 2 * step.pairs
-    planes(work.small, step.parts, step.pairs, dots, work.sizes)
     clear(right, count)
     add_rows(right, ZERO, right, ZERO, count, basis, ZERO, basis.shape[0], dots, ZERO, (dots.shape[1], ONE))
     # Orthonormal to the rounding of their own dtype, the largest angles first.
@@ -113,8 +112,6 @@ def turn(step: Step, work: Work, size: float) -> None:
         for m in range(x.shape[0]):
             left[r, m] = cosine * x[m] - sine * y[m]
             left[r + 1, m] = cosine * y[m] + sine * x[m]
-    if step.made:
-        _heal(step, work)
 
 
 @inner
@@ -131,9 +128,12 @@ def _angle(theta: float, update: int) -> tuple[float, float]:
 
 
 @inner
-def _heal(step: Step, work: Work) -> None:
+def heal(step: Step, work: Work) -> None:
     """Healing before the rotation, (I + H₁H₂ᴴ)(I + LRᴴ), as in heal.healing_rotation; its rows come last."""
     made, dots, left, right, count = step.made, work.dots, work.left, work.right, 2 * step.pairs
+    if made == 0:
+        return
+    collect(work.total, step.width, made, step.parts, 1.0)
     by, norm = (dots.shape[1], ONE), 0.0
     for j in range(count, count + made):
         for m in range(left.shape[1]):

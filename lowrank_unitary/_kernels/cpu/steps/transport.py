@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ZERO, Range, inner, outer, pull_rows, turn_rows
-from .rotation import Memory, Step, Work, make_probes, turn, work_of
+from .planes import planes
+from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of
 
 Floats = NDArray[Any]
 
@@ -33,7 +34,7 @@ def transport(
     where: Range,
     rows: Range,
 ) -> None:
-    """Parts of the step, as in descent.descend; `weights` are the rows of a, `right` the columns b as rows."""
+    """Parts of the step, as in descent.descend; `weights` are the rows of a, `right` b as rows."""
     step = Step(*counts)
     work = work_of(step, memory)
     for s in range(where[0], where[1]):
@@ -46,21 +47,23 @@ def transport(
             elif part == PRODUCT:
                 pull_rows(matrix, weights[s], work.along, step.width, step.made, work.total, work.dots, rows)
             elif part == TURN:
-                _turn(step, work)
+                _make_tangent(step, work)
+                planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
+                turn(step, work, -1.0)
+                heal(step, work)
             else:
                 width = 2 * (step.made + step.pairs)
                 turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
 
 
 @inner
-def _turn(step: Step, work: Work) -> None:
-    """From c and the basis to the rows that turn those of U."""
+def _make_tangent(step: Step, work: Work) -> None:
+    """From c and b to T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ) in an orthonormal basis of them."""
     width, parts, basis, numbers = step.width, step.parts, work.basis, work.coordinates
     collect(work.total, ZERO, width, parts, 1.0)
-    collect(work.total, width, step.made, parts, 1.0)
     copy(work.total, ZERO, basis, width, width)
     extend(basis, ZERO, 2 * width, parts, numbers, work.dots)
-    # T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ); the second part of a coordinate is minus its imaginary one.
+    # The second part of a coordinate is minus its imaginary one.
     T, count = work.small.T.view(np.float64), width // parts
     T[:] = 0.0
     for j in range(count):
@@ -74,4 +77,3 @@ def _turn(step: Step, work: Work) -> None:
                     imag = c[2 * i] * b[2 * o + 1] - y * b[2 * o] - b[2 * i] * c[2 * o + 1] + x * c[2 * o]
                     T[i, 2 * o + 1] += 0.5 * imag
                 T[i, parts * o] += 0.5 * real
-    turn(step, work, -1.0)

@@ -1,7 +1,7 @@
 """Thin columns as real rows, and orthonormal bases of them.
 
-A complex column w stands as two rows, (re, −im) and (im, re) entry by entry, as in real.dual_rows. A sum of such
-pairs with real weights is one of columns with complex weights, so that real algebra serves both.
+A complex column w stands as two rows, (re, −im) and (im, re) entry by entry, as in real.dual_rows. A sum of
+such pairs with real weights is one of columns with complex weights, so that real algebra serves both.
 """
 
 from __future__ import annotations

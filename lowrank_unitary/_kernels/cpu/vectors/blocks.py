@@ -1,12 +1,13 @@
 """Serial kernels on real rows: panels of rows that stay in cache, by blocks that stay in registers.
 
-A block makes eight to sixteen multiply-adds of six to eight loads, which is bound by arithmetic and not by the
-caches. A few rows of a matrix are given by the first and their number.
+A block makes eight to sixteen multiply-adds of six to eight loads, which is bound by arithmetic and not by
+the caches. A few rows of a matrix are given by the first and their number.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -16,21 +17,40 @@ from .simd import TALL, dots_of, sums_of
 
 Floats = NDArray[Any]
 Range = tuple[int, int]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Rows at a time, and their bytes: they stay in the second-level cache between their dot products and what is made
-# of them.
+# Rows at a time, and their bytes: they stay in the second-level cache between their dot products and what is
+# made of them.
 PANEL = 4 * TALL
 _PANEL_BYTES = 1 << 18
 # Columns at a time: four rows of them stay in the first-level cache.
 _COLUMNS = 1024
 
-# Inner functions have no wrappers for Python and C, which take longer to compile than they do.
-inner = numba.njit(
-    nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
 # Literals would be types of their own: a function called with 0 and with 1 would be compiled twice.
-ZERO, ONE = np.int64(0), np.int64(1)
-outer = numba.njit(nogil=True, cache=True, error_model="numpy")
+ZERO: Any = np.int64(0)
+ONE: Any = np.int64(1)
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+# For sums that numba has to vectorise. Full fastmath would assume that there are no NaN.
+_REORDERED = {"reassoc", "contract", "nsz"}
+
+
+def outer(function: Function) -> Function:
+    """Compiled, to be called from Python."""
+    return cast(Function, numba.njit(**_OPTIONS)(function))
+
+
+def inner(function: Function) -> Function:
+    """Compiled, to be called from compiled code; wrappers for Python and C would take longer to compile."""
+    options = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(Function, numba.njit(**options)(function))
+
+
+def summing(function: Function) -> Function:
+    """An inner function whose sums may be reordered."""
+    options = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(Function, numba.njit(**options, fastmath=_REORDERED)(function))
+
 
 _dots_4, _dots_2, _dots_1, _dot = dots_of(TALL, 4), dots_of(TALL, 2), dots_of(TALL, 1), dots_of(1, 1)
 _sums_4, _sums_2, _sums_1 = sums_of(4), sums_of(2), sums_of(1)

@@ -13,8 +13,8 @@ from .blocks import ONE, ZERO, Range, inner, outer
 
 Floats = NDArray[Any]
 Words = NDArray[np.uint32]
-# The key, the purpose, and whether numbers are normal or uniform.
-Stream = tuple[int, int, int, bool]
+# The key, the purpose, and 1 for normal numbers, 0 for uniform ones.
+Stream = tuple[int, int, int, int]
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
@@ -57,7 +57,9 @@ def random_rows(
     parts = rows.shape[1] // n
     words[0, 0], words[1, 0] = purpose, place
     _threefry(high, low, words, ONE)
-    k0, k1 = words[0, 0], words[1, 0]
+    # Of one type with the first key, so as not to compile twice.
+    k0: Any = np.int64(words[0, 0])
+    k1: Any = np.int64(words[1, 0])
     wide = math.sqrt(12.0 / parts)
     for j in range(0, count, parts):
         row = rows[start + j]

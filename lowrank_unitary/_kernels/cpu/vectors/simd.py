@@ -1,7 +1,7 @@
 """The two loops of which all kernels are made, in explicit vectors: dot products of rows, and sums of rows.
 
-They are written as LLVM instructions. No compiler has to find out that a loop can be vectorised: that took most
-of the time of compilation, and failed silently where it could not exclude that rows overlap.
+They are written as LLVM instructions. No compiler has to find out that a loop can be vectorised, which took
+most of the time of compilation and failed silently where it could not exclude that rows overlap.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Loop:
         return self._call("llvm.vector.reduce.fadd", "", self.scalar, [start, vector], fastmath=["reassoc"])
 
     def over(self, first: Any, last: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
-        """body(column, None) for `vectors` vectors at a time, body(column, mask) for each of what is left."""
+        """Call body(column, None) for some vectors at a time, body(column, mask) for each that is left."""
         builder, index = self.builder, first.type
         step = ir.Constant(index, self.lanes * vectors)
         whole = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
@@ -115,9 +115,9 @@ class _Loop:
 
 
 def dots_of(tall: int, wide: int) -> Any:
-    """out[o + r, p + c] += rows[i + r] · left[j + c] for r < tall, c < wide, from column `first` to `last`."""
+    """out[o + r, p + c] += rows[i + r] · left[j + c] for r < tall and c < wide, between two columns."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def dots(
         typing: Any, rows: Any, i: Any, left: Any, j: Any, out: Any, o: Any, p: Any, first: Any, last: Any
     ) -> Any:
@@ -157,7 +157,7 @@ def sums_of(wide: int, vectors: int = 2) -> Any:
     to row and of by[1] from sum to sum.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def sums(
         typing: Any, out: Any, o: Any, base: Any, b: Any, rows: Any, start: Any, count: Any, weights: Any,
         at: Any, by: Any, first: Any, last: Any,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ... import RIGHT
 from ..vectors.basis import clear, collect, copy, extend
-from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, inner, outer, panel_rows, turn_rows
+from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, panel_rows, turn_rows
+from ..vectors.compiling import inner, outer
 from ..vectors.random import random_rows
 from .planes import planes
 from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of

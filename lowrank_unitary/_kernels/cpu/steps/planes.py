@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors.blocks import inner, summing
+from ..vectors.compiling import inner, summing
 
 Numbers = NDArray[Any]
 Floats = NDArray[Any]

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import UPDATES
-from ..vectors.blocks import ONE, PANEL, ZERO, gather, inner, outer, rotate, summing
+from ..vectors.blocks import ONE, PANEL, ZERO, gather, rotate
+from ..vectors.compiling import inner, outer, summing
 
 Numbers = NDArray[Any]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ... import PROBES, UPDATES
 from ..vectors.basis import clear, collect, copy, extend
-from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows, inner
+from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows
+from ..vectors.compiling import inner
 from ..vectors.random import random_rows
 from .planes import Small
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..vectors.basis import clear, collect, copy, extend
-from ..vectors.blocks import ZERO, Range, inner, outer, pull_rows, turn_rows
+from ..vectors.blocks import ZERO, Range, pull_rows, turn_rows
+from ..vectors.compiling import inner, outer
 from .planes import planes
 from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of
 

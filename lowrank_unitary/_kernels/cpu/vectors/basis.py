@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import ONE, ZERO, add_rows, dot_rows, inner
+from .blocks import ONE, ZERO, add_rows, dot_rows
+from .compiling import inner
 
 Floats = NDArray[Any]
 

@@ -6,18 +6,16 @@ the caches. A few rows of a matrix are given by the first and their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiling import inner, outer
 from .simd import TALL, dots_of, sums_of
 
 Floats = NDArray[Any]
 Range = tuple[int, int]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Rows at a time, and their bytes: they stay in the second-level cache between their dot products and what is
 # made of them.
@@ -29,28 +27,6 @@ _COLUMNS = 1024
 # Literals would be types of their own: a function called with 0 and with 1 would be compiled twice.
 ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-# For sums that numba has to vectorise. Full fastmath would assume that there are no NaN.
-_REORDERED = {"reassoc", "contract", "nsz"}
-
-
-def outer(function: Function) -> Function:
-    """Compiled, to be called from Python."""
-    return cast(Function, numba.njit(**_OPTIONS)(function))
-
-
-def inner(function: Function) -> Function:
-    """Compiled, to be called from compiled code; wrappers for Python and C would take longer to compile."""
-    options = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return cast(Function, numba.njit(**options)(function))
-
-
-def summing(function: Function) -> Function:
-    """An inner function whose sums may be reordered."""
-    options = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return cast(Function, numba.njit(**options, fastmath=_REORDERED)(function))
-
 
 _dots_4, _dots_2, _dots_1, _dot = dots_of(TALL, 4), dots_of(TALL, 2), dots_of(TALL, 1), dots_of(1, 1)
 _sums_4, _sums_2, _sums_1 = sums_of(4), sums_of(2), sums_of(1)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .basis import second_row
-from .blocks import ONE, ZERO, Range, inner, outer
+from .blocks import ONE, ZERO, Range
+from .compiling import inner, outer
 
 Floats = NDArray[Any]
 Words = NDArray[np.uint32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from ._array import (
     Namespace,
     astype,
     core_dtype,
+    is_numpy,
     is_recorded_by_torch,
+    is_torch,
+    numpy_view,
     real_dtype,
     thin_dtype,
     validate,
@@ -98,7 +101,7 @@ def unitary_transport(
     True
     """
     validate.choice("update", update, TRANSPORTS)
-    return _step_of_factors(unitary, left, right, update, core, heal, rng, overwrite_unitary)
+    return _step_of_factors(unitary, left, right, _How(update, core, heal, rng, overwrite_unitary))
 
 
 def polar_projection(
@@ -145,7 +148,7 @@ def polar_projection(
     >>> np.allclose(V, u @ vh)
     True
     """
-    return _step_of_factors(unitary, left, right, "polar", core, heal, rng, overwrite_unitary)
+    return _step_of_factors(unitary, left, right, _How("polar", core, heal, rng, overwrite_unitary))
 
 
 def unitary_step(
@@ -218,13 +221,14 @@ def unitary_step(
     validate.choice("sketch", sketch, SKETCHES)
     validate.flag("overwrite_unitary", overwrite_unitary)
     # The checks would take longer than a small step: a short test for the common case.
-    if sketch == "tangent" and validate.is_plain_descent(unitary, gradient, step_size, rank, heal):
-        rng = key_of(rng, unitary)
-        moved = _descended(
-            validate.NUMPY, unitary, gradient, step_size, rank, rng, heal, update, overwrite_unitary
-        )
-        if moved is not None:
-            return moved
+    if sketch == "tangent":
+        plain = validate.plain_descent(unitary, gradient, step_size, rank, heal)
+        if plain is not None:
+            rng = key_of(rng, unitary)
+            xp, *views = plain
+            moved = _descended(xp, unitary, views, step_size, rank, rng, heal, update, overwrite_unitary)
+            if moved is not None:
+                return moved
     heal = validate.count("heal", heal)
     tangent = Tangent.of(unitary, gradient, of_unitary=True)
     xp, n = tangent.xp, tangent.gradient.columns
@@ -238,13 +242,16 @@ def unitary_step(
     key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch == "tangent" and not thin:
-        moved = _descended(xp, unitary, gradient, eta, k, key, heal, update, overwrite_unitary)
+        views = [numpy_view(x) if is_numpy(xp) or is_torch(xp) else None for x in (unitary, gradient)]
+        moved = _descended(xp, unitary, views, eta, k, key, heal, update, overwrite_unitary)
         if moved is not None:
             return moved
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
         factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors
-    Z = orthonormal_probes(xp, unitary, heal, key, "heal") if heal else None
+    if heal:
+        validate.probes("heal", heal, n, least=0)
+    Z = orthonormal_probes(xp, unitary, heal, key) if heal else None
     if sketch == "tangent" and not isinstance(gradient, BodyFactors):
         test = Samples.of(tangent.operator, "uniform", k, key, rows=n).right(samples_for(n, k))
         planes, image = sketch_tangent(tangent, k, test, probes=Z)
@@ -265,7 +272,7 @@ def unitary_step(
 def _descended(
     xp: Namespace,
     unitary: Array,
-    gradient: Array,
+    views: list[Array | None],
     eta: Any,
     k: int,
     key: Any,
@@ -279,7 +286,9 @@ def _descended(
         return None
     if overwrite:
         validate.overwritable("unitary", "overwrite_unitary", unitary, tuple(unitary.shape[:-2]))
-    return whole_descent(xp, unitary, gradient, eta, key, (samples, heal, k), update, overwrite=overwrite)
+    return whole_descent(
+        xp, unitary, (views[0], views[1]), eta, key, (samples, heal, k), update, overwrite=overwrite
+    )
 
 
 def _in_core(xp: Namespace, x: Array) -> Array:
@@ -294,66 +303,52 @@ def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:
     return BodyFactors(hstack(xp, 0.5 * C, -0.5 * Q), hstack(xp, Q, C))
 
 
-def _step_of_factors(
-    unitary: Array, left: Array, right: Array, update: str, core: str, heal: int, rng: RNG, overwrite: bool
-) -> Array:
-    """Move U by left rightᴴ, after all checks."""
+class _How(NamedTuple):
+    """The options of a step from factors."""
+
+    update: str
+    core: str
+    heal: int
+    rng: RNG
+    overwrite: bool
+
+
+def _step_of_factors(unitary: Array, left: Array, right: Array, how: _How) -> Array:
+    """Move U by left rightᴴ, after all checks: by the kernels, or stage by stage."""
+    update, core, heal, rng, overwrite = how
     validate.choice("core", core, CORES)
-    validate.count("heal", heal)
+    heal = validate.count("heal", heal)
     validate.flag("overwrite_unitary", overwrite)
+    xp = validate.NUMPY
+    batch: tuple[int, ...] = ()
     # The checks take a large share of a small step: a short test for the common case.
-    if (k := validate.plain_rank(unitary, left, right)) is not None:
-        return _step(validate.NUMPY, k, (), unitary, left, right, update, core, heal, rng, overwrite)
-    return _checked_step(unitary, left, right, update, core, heal, rng, overwrite)
-
-
-def _checked_step(
-    unitary: Array, left: Array, right: Array, update: str, core: str, heal: int, rng: RNG, overwrite: bool
-) -> Array:
-    xp = validate.namespace_of(unitary=unitary, left=left, right=right)
-    n = validate.square("unitary", unitary)
-    k = validate.factor_pair("left", left, "right", right, n)
-    batch = validate.batches(unitary=unitary, left=left, right=right)
-    validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
-    return _step(xp, k, batch, unitary, left, right, update, core, heal, rng, overwrite)
-
-
-def _step(
-    xp: Namespace,
-    k: int,
-    batch: tuple[int, ...],
-    unitary: Array,
-    left: Array,
-    right: Array,
-    update: str,
-    core: str,
-    heal: int,
-    rng: RNG,
-    overwrite: bool,
-) -> Array:
-    """One step by the kernels, or stage by stage."""
+    if (k := validate.plain_rank(unitary, left, right)) is None:
+        xp = validate.namespace_of(unitary=unitary, left=left, right=right)
+        k = validate.factor_pair("left", left, "right", right, validate.square("unitary", unitary))
+        batch = validate.batches(unitary=unitary, left=left, right=right)
+        validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
     if overwrite:
         validate.overwritable("unitary", "overwrite_unitary", unitary, batch)
     if is_column_major(xp, unitary, 2 * k):
         # The same step of the transposed matrix: for unitary U, U exp(skew(Uᴴ a bᴴ)) = exp(skew(a (Ub)ᴴ)) U.
-        left, right = xp.conj(right), xp.conj(left)
-        moved = _step_of_factors(unitary.mT, left, right, update, core, heal, rng, overwrite)
+        moved = _step_of_factors(unitary.mT, xp.conj(right), xp.conj(left), how)
         return unitary if overwrite else moved.mT
     plain = core != "auto" or heal or overwrite or xp is validate.NUMPY
     if not plain and is_recorded_by_torch(unitary, left, right):
         # The same step with the derivative in closed form, finite also where that of the products is not.
         operators = importlib.import_module(".torch.operators", __package__)
         return operators.moved(unitary, left, right, update, core)
-    if not heal:
-        check_rng(rng, unitary)
-    elif heal <= unitary.shape[-1]:
+    if heal:
+        validate.probes("heal", heal, unitary.shape[-1], least=0)
         rng = key_of(rng, unitary)
-    if core == "auto" and heal <= unitary.shape[-1]:
+    else:
+        check_rng(rng, unitary)
+    if core == "auto" and update != "polar":
         key = rng if heal else _NO_KEY
         moved = whole_transport(xp, unitary, left, right, key, heal, update, overwrite=overwrite)
         if moved is not None:
             return moved
-    Z = orthonormal_probes(xp, unitary, heal, rng, "heal") if heal else None
+    Z = orthonormal_probes(xp, unitary, heal, rng) if heal else None
     if core == "auto":
         moved = whole_step(xp, unitary, left, right, Z, update, overwrite=overwrite)
         if moved is not None:

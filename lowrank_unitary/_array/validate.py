@@ -12,7 +12,7 @@ from typing import Any, SupportsFloat
 import array_api_compat as compat
 import numpy as np
 
-from .namespace import Array, Namespace, array_namespace, astype, is_torch, is_traced, placement
+from .namespace import Array, Namespace, array_namespace, astype, is_torch, is_traced, numpy_view, placement
 from .precision import HALF, is_half, real_dtype, thin_dtype, widest_dtype
 
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
@@ -136,18 +136,31 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
     return thin[1]
 
 
-def is_plain_descent(unitary: Array, gradient: Array, step_size: Any, rank: Any, heal: Any) -> bool:
-    """Whether these are numpy arrays of one kind and numbers that fit; else full checks are needed."""
-    if type(unitary) is not np.ndarray or type(gradient) is not np.ndarray:
-        return False
-    dtype, shape = unitary.dtype, unitary.shape
-    if gradient.dtype is not dtype or dtype.char not in "fdFD" or not dtype.isnative:
-        return False
-    if gradient.shape != shape or len(shape) < 2 or not 0 < shape[-1] == shape[-2]:
-        return False
+def plain_descent(
+    unitary: Array, gradient: Array, step_size: Any, rank: Any, heal: Any
+) -> tuple[Namespace, Array, Array] | None:
+    """The namespace of two arrays of one kind, and both as numpy arrays; None where checks are needed."""
     if type(step_size) is not float or type(rank) is not int or type(heal) is not int:
-        return False
-    return 0 < rank <= shape[-1] and 0 <= heal <= shape[-1]
+        return None
+    xp: Namespace = NUMPY
+    view: Array = unitary
+    slope: Array = gradient
+    if type(unitary) is np.ndarray:
+        pass
+    elif isinstance(unitary, np.ndarray) or type(gradient) is np.ndarray:
+        return None
+    else:
+        view = numpy_view(unitary)
+        slope = None if view is None or not hasattr(gradient, "layout") else numpy_view(gradient)
+        xp = None if slope is None else array_namespace(unitary)
+    if xp is None or type(slope) is not np.ndarray:
+        return None
+    dtype, shape = view.dtype, view.shape
+    if slope.dtype is not dtype or dtype.char not in "fdFD" or not dtype.isnative:
+        return None
+    if slope.shape != shape or len(shape) < 2 or not 0 < shape[-1] == shape[-2]:
+        return None
+    return (xp, view, slope) if 0 < rank <= shape[-1] and 0 <= heal <= shape[-1] else None
 
 
 def square(name: str, x: Array) -> int:
@@ -250,6 +263,12 @@ def count(name: str, value: Any) -> int:
         limit = "0 or more" if number < 0 else "at most 2³¹, the most in an axis"
         raise ValueError(f"{name} must be {limit}, got {number}.")
     return number
+
+
+def probes(name: str, value: int, n: int, *, least: int) -> None:
+    """A count of orthonormal columns."""
+    if not least <= value <= n:
+        raise ValueError(f"{name} must be between {least} and n = {n}, got {value}.")
 
 
 def index(value: Any) -> int | None:

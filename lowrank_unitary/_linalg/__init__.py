@@ -29,11 +29,8 @@ from .traversals import (
     pull_back,
     rotate_rows,
     thin_product,
-    whole_descent,
-    whole_rotation,
-    whole_step,
-    whole_transport,
 )
+from .whole import whole_descent, whole_rotation, whole_step, whole_transport
 
 __all__ = [
     "COLUMNS",

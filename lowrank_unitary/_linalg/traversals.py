@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,22 +19,19 @@ from .._array import (
     note_change,
     numpy_view,
     of_numpy,
-    to_numpy,
 )
 from .._kernels import cpu, cuda
 from .thin import adjoint, conj, hstack
 
 # Bytes of a panel of rows, which stays in the second-level cache between its product and its update.
 _PANEL_BYTES = 1 << 18
-# Columns between this and its inverse stay in the range of single precision in products with U.
-_SMALLEST = 2.0**-80
 
 
 def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """Matrix @ thin, in the dtype of the thin operand where that is the wider one."""
     if fast := _fast(xp, thin.shape[-1], matrix, thin):
         kernels, views = fast
-        return _native(xp, kernels.product_rows(*views))
+        return native(xp, kernels.product_rows(*views))
     if is_column_major(xp, matrix, thin.shape[-1]):
         return conj(xp, adjoint_product(xp, matrix.mT, conj(xp, thin)))
     if matrix.dtype == thin.dtype:
@@ -57,7 +53,7 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
         matrix = xp.astype(matrix, thin.dtype)
     if fast := _fast(xp, thin.shape[-1], matrix, thin):
         kernels, views = fast
-        return _native(xp, kernels.adjoint_product_rows(*views))
+        return native(xp, kernels.adjoint_product_rows(*views))
     if is_column_major(xp, matrix, thin.shape[-1]):
         return conj(xp, product(xp, matrix.mT, conj(xp, thin)))
     if is_torch(xp):
@@ -68,7 +64,7 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
 
 def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
     """Left @ right for thin or small matrices; on a GPU in full precision, and inside recorded graphs."""
-    if arrays := _for_cuda(xp, left, right):
+    if arrays := for_cuda(xp, left, right):
         return cuda.thin_product(arrays[0], arrays[1])
     return left @ right
 
@@ -81,7 +77,7 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
     columns = k + probes.shape[-1]
     if fast := _fast(xp, columns, matrix, thin, probes):
         kernels, views = fast
-        both = _native(xp, kernels.adjoint_product_rows(*views))
+        both = native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
     image = product(xp, matrix, probes)
     both = adjoint_product(xp, matrix, hstack(xp, thin, image))
@@ -92,9 +88,9 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
     """Array + (array @ left) @ rightᴴ in the dtype of the thin factors, rounded once into that of array."""
     if fast := _fast(xp, left.shape[-1], array, left, right):
         kernels, (view, *thin) = fast
-        out, thin = _target(kernels, view, thin, overwrite=overwrite)
+        out, thin = target_of(kernels, view, thin, overwrite=overwrite)
         kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
-        return _written(xp, array, out, overwrite)
+        return written(xp, array, out, overwrite)
     if is_numpy(xp):
         return _rotate_panels(array, left, right, overwrite)
     wide = astype(xp, array, left.dtype)
@@ -122,120 +118,6 @@ def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> 
     return out
 
 
-def whole_step(
-    xp: Namespace,
-    unitary: Array,
-    left: Array,
-    right: Array,
-    probes: Array | None,
-    update: str,
-    *,
-    overwrite: bool = False,
-) -> Array | None:
-    """A whole step by the kernels, on a CPU of rank one and up to one probe; else None."""
-    probed = () if probes is None else (probes,)
-    k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
-    if k == 1 and p <= 1 and (views := _for_kernels(xp, 1, unitary, left, right, *probed)):
-        view, *thin = views
-        if overwrite and view.ndim > 2:
-            # A stack is moved matrix by matrix: columns that alias a later one are copied.
-            out, thin = _target(cpu, view, thin, overwrite=True)
-        else:
-            out = view if overwrite else np.empty_like(view)
-        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if probed else None, update, out):
-            return None
-        return _written(xp, unitary, out, overwrite)
-    if not (arrays := _for_cuda(xp, unitary, left, right, *probed)):
-        return None
-    view, *thin = arrays
-    if not cuda.steps_apply_to(view, k, p):
-        return None
-    out, thin = _target(cuda, view, thin, overwrite=overwrite)
-    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if probed else None, update, out)
-    return _written(xp, unitary, out, overwrite)
-
-
-def whole_descent(
-    xp: Namespace,
-    unitary: Array,
-    gradient: Array,
-    step_size: Any,
-    key: Any,
-    counts: tuple[int, int, int],
-    update: str,
-    *,
-    overwrite: bool,
-) -> Array | None:
-    """A whole step against a gradient by the kernels; None where there are none.
-
-    `counts` are those of samples, probes and columns of the step; the step size is a number or one for each
-    matrix.
-    """
-    if not (is_numpy(xp) or is_torch(xp)) or not isinstance(key.high, int):
-        return None
-    view, slope = numpy_view(unitary), numpy_view(gradient)
-    if view is None or slope is None or not cpu.descent_applies_to(view, slope, counts[0]):
-        return None
-    if view.shape != slope.shape:
-        shape = np.broadcast_shapes(view.shape, slope.shape)
-        view, slope = np.broadcast_to(view, shape), np.broadcast_to(slope, shape)
-    sizes = _one_for_each(step_size, view)
-    out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
-    cpu.descent_step(view, slope, sizes, key, counts, update, out)
-    if overwrite and out is not view:
-        view[...] = out
-    return _written(xp, unitary, out, overwrite)
-
-
-def whole_transport(
-    xp: Namespace,
-    unitary: Array,
-    left: Array,
-    right: Array,
-    key: Any,
-    heal: int,
-    update: str,
-    *,
-    overwrite: bool,
-) -> Array | None:
-    """A whole step along a geodesic or Cayley curve by the kernels, from several columns; else None."""
-    k = left.shape[-1]
-    if k < 2 or heal > 2 * k or update == "polar" or not isinstance(key.high, int):
-        return None
-    if not (views := _for_kernels(xp, k, unitary, left, right)):
-        return None
-    view, *thin = views
-    largest = np.abs(thin[0]).max(axis=-2)
-    if not np.all((largest == 0) | ((largest > _SMALLEST) & (largest < 1 / _SMALLEST))):
-        return None
-    out, thin = _target(cpu, view, thin, overwrite=overwrite)
-    cpu.transport_step(view, thin[0], thin[1], heal, key, update, out)
-    return _written(xp, unitary, out, overwrite)
-
-
-def _one_for_each(step_size: Array, stack: Array) -> Array:
-    """A step size, or several shaped to multiply a stack of matrices, for every matrix of it."""
-    if type(step_size) is float:
-        return np.array([step_size] * math.prod(stack.shape[:-2]))
-    shape = (*stack.shape[:-2], 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(to_numpy(step_size), shape).reshape(-1), np.float64)
-
-
-def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:
-    """The rotation of body factors by the kernels, on a CPU of rank one; None where there are none."""
-    if arrays := _for_cuda(xp, left, right):
-        if cuda.steps_apply_to(arrays[0], left.shape[-1], 0):
-            return cuda.rotation(arrays[0], arrays[1], update)
-        return None
-    if left.shape[-1] != 1 or not (is_numpy(xp) or is_torch(xp)) or not cpu.active():
-        return None
-    b, c = numpy_view(right), numpy_view(left)
-    if b is None or c is None or (rotation := cpu.rank_one_rotation(c, b, update)) is None:
-        return None
-    before, after = rotation
-    return of_numpy(xp, before), of_numpy(xp, after)
-
-
 def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
     """Whether the kernels take the transposed matrix and not this one."""
     view = numpy_view(matrix) if is_numpy(xp) or is_torch(xp) else None
@@ -244,13 +126,13 @@ def is_column_major(xp: Namespace, matrix: Array, columns: int) -> bool:
 
 def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any, list[Array]] | None:
     """The kernels for these arrays, and the arrays in their form; None where there are none."""
-    if views := _for_kernels(xp, columns, matrix, *thin):
+    if views := for_kernels(xp, columns, matrix, *thin):
         return cpu, views
-    arrays = _for_cuda(xp, matrix, *thin)
+    arrays = for_cuda(xp, matrix, *thin)
     return (cuda, arrays) if arrays and cuda.apply_to(matrix, columns) else None
 
 
-def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
+def for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> list[Array] | None:
     """All as numpy arrays for the kernels, with one dtype and batch shape; None where they do not apply."""
     if not (is_numpy(xp) or is_torch(xp)):
         return None
@@ -267,7 +149,7 @@ def _for_kernels(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> li
     return views
 
 
-def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
+def for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
     """The same for arrays on a GPU."""
     if not (is_cupy(xp) or is_torch(xp)):
         return None
@@ -277,22 +159,24 @@ def _for_cuda(xp: Namespace, matrix: Array, *thin: Array) -> list[Array] | None:
     return views if cuda.active() else None
 
 
-def _target(kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool) -> tuple[Array, list[Array]]:
+def target_of(
+    kernels: Any, matrix: Array, thin: list[Array], *, overwrite: bool
+) -> tuple[Array, list[Array]]:
     """The array for the result, and thin factors that do not alias it."""
     if not overwrite:
         return kernels.empty_like(matrix), thin
     return matrix, [kernels.copied(x) if kernels.share_memory(matrix, x) else x for x in thin]
 
 
-def _native(xp: Namespace, x: Array) -> Array:
+def native(xp: Namespace, x: Array) -> Array:
     """A result of the kernels as an array of the caller's namespace."""
     return of_numpy(xp, x) if isinstance(x, np.ndarray) else x
 
 
-def _written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
+def written(xp: Namespace, array: Array, out: Array, overwritten: bool) -> Array:
     """The written array, in the caller's namespace."""
     if not overwritten:
-        return _native(xp, out)
+        return native(xp, out)
     if is_torch(xp):
         note_change(array)
     return array

@@ -86,7 +86,8 @@ class DelayedUnitary(NamedTuple):
         if validate.count("heal", heal) == 0:
             check_rng(rng, self.base)
         else:
-            Z = orthonormal_probes(xp, self.base, heal, rng, "heal")
+            validate.probes("heal", heal, self.base.shape[-1], least=0)
+            Z = orthonormal_probes(xp, self.base, heal, rng)
             healing = healing_rotation(xp, Z, adjoint_product(xp, self.base, product(xp, self.base, Z)))
             rotation = healing if rotation is None else composed(xp, healing, rotation)
         return self if rotation is None else DelayedUnitary(rotate(self.base, rotation))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._array import Array, Namespace, astype, core_dtype, real_dtype, validate
+from .._array import Array, Namespace, astype, core_dtype, is_torch, real_dtype, validate
 from .._linalg import RNG, START, random_block, uniform_block
 
 
@@ -68,7 +68,9 @@ def random_unitary(
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)
     phase = xp.where(size > 0, diagonal, 1.0) / astype(xp, xp.where(size > 0, size, 1.0), Q.dtype)
-    return astype(xp, Q * phase[..., None, :], like.dtype)
+    made = astype(xp, Q * phase[..., None, :], like.dtype)
+    # torch keeps the column-major order of LAPACK, and steps move rows.
+    return made.contiguous() if is_torch(xp) else made
 
 
 def henaff_unitary(

@@ -178,7 +178,8 @@ def _ql(d: Floats, e: Floats, vectors: Floats) -> None:
                 e[i + 1] = r
                 if r == 0.0:
                     break
-                s, c = f / r, g / r
+                r = 1.0 / r
+                s, c = f * r, g * r
                 g = d[i + 1] - p
                 r = (d[i] - g) * s + 2.0 * c * b
                 p = s * r

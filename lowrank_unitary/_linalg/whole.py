@@ -1,0 +1,129 @@
+"""Whole steps by the kernels, where there are some for the arrays; each returns None where there are none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .._array import Array, Namespace, is_numpy, is_torch, numpy_view, of_numpy, to_numpy
+from .._kernels import cpu, cuda
+from .traversals import for_cuda, for_kernels, target_of, written
+
+# Columns between this and its inverse stay in the range of single precision in products with U.
+_SMALLEST = 2.0**-80
+
+
+def whole_step(
+    xp: Namespace,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    probes: Array | None,
+    update: str,
+    *,
+    overwrite: bool = False,
+) -> Array | None:
+    """A whole step by the kernels, on a CPU of rank one and up to one probe; else None."""
+    probed = () if probes is None else (probes,)
+    k, p = left.shape[-1], 0 if probes is None else probes.shape[-1]
+    if k == 1 and p <= 1 and (views := for_kernels(xp, 1, unitary, left, right, *probed)):
+        view, *thin = views
+        if overwrite and view.ndim > 2:
+            # A stack is moved matrix by matrix: columns that alias a later one are copied.
+            out, thin = target_of(cpu, view, thin, overwrite=True)
+        else:
+            out = view if overwrite else np.empty_like(view)
+        if not cpu.rank_one_step(view, thin[0], thin[1], thin[2] if probed else None, update, out):
+            return None
+        return written(xp, unitary, out, overwrite)
+    if not (arrays := for_cuda(xp, unitary, left, right, *probed)):
+        return None
+    view, *thin = arrays
+    if not cuda.steps_apply_to(view, k, p):
+        return None
+    out, thin = target_of(cuda, view, thin, overwrite=overwrite)
+    cuda.low_rank_step(view, thin[0], thin[1], thin[2] if probed else None, update, out)
+    return written(xp, unitary, out, overwrite)
+
+
+def whole_descent(
+    xp: Namespace,
+    unitary: Array,
+    views: tuple[Array | None, Array | None],
+    step_size: Any,
+    key: Any,
+    counts: tuple[int, int, int],
+    update: str,
+    *,
+    overwrite: bool,
+) -> Array | None:
+    """A whole step against a gradient by the kernels; None where there are none.
+
+    `views` are U and its gradient as numpy arrays, `counts` those of samples, probes and columns of the step;
+    the step size is a number or one for each matrix.
+    """
+    view, slope = views
+    if view is None or slope is None or not isinstance(key.high, int):
+        return None
+    if not cpu.descent_applies_to(view, slope, counts[0]):
+        return None
+    if view.shape != slope.shape:
+        shape = np.broadcast_shapes(view.shape, slope.shape)
+        view, slope = np.broadcast_to(view, shape), np.broadcast_to(slope, shape)
+    sizes = _one_for_each(step_size, view)
+    out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
+    cpu.descent_step(view, slope, sizes, key, counts, update, out)
+    if overwrite and out is not view:
+        view[...] = out
+    return written(xp, unitary, out, overwrite)
+
+
+def whole_transport(
+    xp: Namespace,
+    unitary: Array,
+    left: Array,
+    right: Array,
+    key: Any,
+    heal: int,
+    update: str,
+    *,
+    overwrite: bool,
+) -> Array | None:
+    """A whole step along a geodesic or Cayley curve by the kernels, from several columns; else None."""
+    k = left.shape[-1]
+    if k < 2 or heal > 2 * k or update == "polar" or not isinstance(key.high, int):
+        return None
+    if not (views := for_kernels(xp, k, unitary, left, right)):
+        return None
+    view, *thin = views
+    largest = np.abs(thin[0]).max(axis=-2)
+    if not np.all((largest == 0) | ((largest > _SMALLEST) & (largest < 1 / _SMALLEST))):
+        return None
+    out, thin = target_of(cpu, view, thin, overwrite=overwrite)
+    cpu.transport_step(view, thin[0], thin[1], heal, key, update, out)
+    return written(xp, unitary, out, overwrite)
+
+
+def _one_for_each(step_size: Array, stack: Array) -> Array:
+    """A step size, or several shaped to multiply a stack of matrices, for every matrix of it."""
+    if type(step_size) is float:
+        return np.array([step_size] * math.prod(stack.shape[:-2]))
+    shape = (*stack.shape[:-2], 1, 1)
+    return np.ascontiguousarray(np.broadcast_to(to_numpy(step_size), shape).reshape(-1), np.float64)
+
+
+def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:
+    """The rotation of body factors by the kernels, on a CPU of rank one; None where there are none."""
+    if arrays := for_cuda(xp, left, right):
+        if cuda.steps_apply_to(arrays[0], left.shape[-1], 0):
+            return cuda.rotation(arrays[0], arrays[1], update)
+        return None
+    if left.shape[-1] != 1 or not (is_numpy(xp) or is_torch(xp)) or not cpu.active():
+        return None
+    b, c = numpy_view(right), numpy_view(left)
+    if b is None or c is None or (rotation := cpu.rank_one_rotation(c, b, update)) is None:
+        return None
+    before, after = rotation
+    return of_numpy(xp, before), of_numpy(xp, after)

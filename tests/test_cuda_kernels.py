@@ -24,7 +24,7 @@ from lowrank_unitary._kernels import cpu
 from lowrank_unitary._kernels import cuda as _cuda
 from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
 from lowrank_unitary._kernels.cuda import launches as _launches
-from lowrank_unitary._linalg import traversals as linalg
+from lowrank_unitary._linalg import whole
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 UPDATES = {
@@ -302,8 +302,8 @@ def test_thin_products_are_those_of_their_definition(dtype, on_cpu):
 
 @pytest.mark.parametrize("heal", [0, 1])
 def test_factors_that_lie_in_a_tensor_are_read_before_it_is_overwritten(heal, on_cpu, monkeypatch):
-    monkeypatch.setattr(linalg, "_for_cuda", lambda xp, *arrays: list(arrays))
-    monkeypatch.setattr(linalg, "_for_kernels", lambda *_: None)
+    monkeypatch.setattr(whole, "for_cuda", lambda xp, *arrays: list(arrays))
+    monkeypatch.setattr(whole, "for_kernels", lambda *_: None)
     for n in (8, 33):
         stack = torch.from_numpy(lu.random_unitary(n, dtype="float32", batch=(3,), rng=0))
         # Columns in the rows of the first matrix, which one block moves while the others read.

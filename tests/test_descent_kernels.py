@@ -143,6 +143,48 @@ def test_a_gradient_of_small_rank_is_followed_exactly(dtype, rank, taken):
         np.testing.assert_array_equal(got, U)
 
 
+def skew(C, Q):
+    return (C @ ct(Q) - Q @ ct(C)) / 2
+
+
+@pytest.mark.parametrize(("n", "k", "batch"), covering([1, 2, 5, 23, 64], [1, 2, 5], [(), (2,), (2, 1, 3)]))
+def test_sketches_are_the_same_with_and_without_kernels(dtype, n, k, batch, monkeypatch):
+    k = min(k, n)
+    U, G = problem(dtype, n, batch)
+    body = lu.BodyFactors(*normal(np.random.default_rng(1), (2, *batch, n, 3 * k + 17), dtype))
+    calls = []
+    for name in ("tangent_factors", "compressed_factors"):
+        kernel = getattr(cpu, name)
+        monkeypatch.setattr(cpu, name, lambda *args, f=kernel: calls.append(f) or f(*args))
+
+    def sketches():
+        dense = lu.tangent_sketch(U, G, k, rng=5)
+        return dense, lu.compress_tangent(body, k, method="randomized", rng=5)
+
+    fast = sketches()
+    assert len(calls) == 2
+    without_kernels(monkeypatch)
+    for one, other, scale in zip(fast, sketches(), (n, n * np.sqrt(k)), strict=True):
+        assert one.left.shape == other.left.shape == (*batch, n, k)
+        assert one.left.dtype == one.right.dtype == dtype
+        expected = skew(*(reference.extended(x) for x in other))
+        # ‖A‖ is about n, and that of the product of factors √(3k + 17) times as much.
+        assert (
+            error(skew(*(reference.extended(x) for x in one)), expected) <= 200 * scale * np.finfo(dtype).eps
+        )
+
+
+def test_planes_that_turn_nothing_do_not_disturb_the_others(dtype):
+    # More columns than rows: the basis has zeros, along which eigenvectors of eigenvalue 0 are arbitrary.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        U = lu.random_unitary(7, dtype=dtype, rng=rng)
+        a, b = normal(rng, (2, 7, 6), dtype) / 6
+        a[:, 0], b[:, -1] = 0, 0
+        got = lu.unitary_transport(U, a, b)
+        assert error(got, reference.transport(U, a, b)) <= 200 * np.finfo(dtype).eps
+
+
 @numba.njit
 def planes_of(small, parts, pairs, weights, sizes):
     planes.planes(small, parts, pairs, weights, sizes)

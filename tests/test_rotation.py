@@ -63,7 +63,8 @@ def test_delayed_unitary_equals_the_matrix_moved_at_once(dtype, n):
 def test_known_product_gives_the_same_step_with_one_read_less(dtype):
     step = make_step(1, 12, 2, dtype)
     direct = lu.unitary_transport(*step.arrays)
-    np.testing.assert_array_equal(lu.rotate(step.unitary, lu.transport_rotation(step.body)), direct)
+    known = lu.rotate(step.unitary, lu.transport_rotation(step.body))
+    assert error(known, direct) <= 2 * step.tolerance()
 
 
 def test_real_rotation_of_a_complex_matrix_is_allowed():

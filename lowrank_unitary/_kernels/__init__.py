@@ -4,6 +4,8 @@ import os
 
 # How U moves, in the order in which kernels number them.
 UPDATES = ("geodesic", "cayley", "polar")
+# In place of one of them for kernels: factors of the tangent instead of a rotation.
+FACTORS = len(UPDATES)
 # Streams of random numbers, one for each purpose: they do not shift each other.
 RIGHT, LEFT, COLUMNS, PROBES, ERRORS, START = range(6)
 

@@ -30,7 +30,14 @@ from .traversals import (
     rotate_rows,
     thin_product,
 )
-from .whole import whole_descent, whole_rotation, whole_step, whole_transport
+from .whole import (
+    whole_compression,
+    whole_descent,
+    whole_rotation,
+    whole_sketch,
+    whole_step,
+    whole_transport,
+)
 
 __all__ = [
     "COLUMNS",
@@ -65,8 +72,10 @@ __all__ = [
     "thin_product",
     "uniform_block",
     "unit_scaled",
+    "whole_compression",
     "whole_descent",
     "whole_rotation",
+    "whole_sketch",
     "whole_step",
     "whole_transport",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._array import Array, Namespace, is_numpy, is_torch, numpy_view, of_numpy, to_numpy
 from .._kernels import cpu, cuda
+from .random import Key
 from .traversals import for_cuda, for_kernels, target_of, written
 
 # Columns between this and its inverse stay in the range of single precision in products with U.
@@ -127,3 +128,36 @@ def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tup
         return None
     before, after = rotation
     return of_numpy(xp, before), of_numpy(xp, after)
+
+
+def whole_sketch(
+    xp: Namespace, unitary: Array, gradient: Array, key: Any, counts: tuple[int, int]
+) -> tuple[Array, Array] | None:
+    """C and Q of the sketched tangent of a gradient by the kernels; counts of samples and columns."""
+    if not (views := _for_sketch(xp, unitary, gradient, key, counts)):
+        return None
+    C, Q = cpu.tangent_factors(*views, key, counts)
+    return of_numpy(xp, C), of_numpy(xp, Q)
+
+
+def whole_compression(
+    xp: Namespace, left: Array, right: Array, key: Any, counts: tuple[int, int], products: int
+) -> tuple[Array, Array] | None:
+    """The same of the tangent skew(left rightᴴ), after so many products before the last one."""
+    if not (views := _for_sketch(xp, left, right, key, counts)):
+        return None
+    C, Q = cpu.compressed_factors(*views, key, counts, products)
+    return of_numpy(xp, C), of_numpy(xp, Q)
+
+
+def _for_sketch(
+    xp: Namespace, one: Array, other: Array, key: Any, counts: tuple[int, int]
+) -> tuple[Array, Array] | None:
+    """Two stacks as numpy arrays of one shape, or None where the kernels do not take them."""
+    if not (is_numpy(xp) or is_torch(xp)) or not isinstance(key, Key) or not isinstance(key.high, int):
+        return None
+    view, beside = numpy_view(one), numpy_view(other)
+    if view is None or beside is None or not cpu.descent_applies_to(view, beside, counts[0]):
+        return None
+    shape = np.broadcast_shapes(view.shape, beside.shape)
+    return np.broadcast_to(view, shape), np.broadcast_to(beside, shape)

@@ -35,10 +35,10 @@ def random_test_matrix(
     ----------
     rows, columns : int
         Size of the part.
-    kind : {"gaussian", "rademacher", "sparse_sign"}
-        Normal; ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8) (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of each
-        row and zeros elsewhere, for ℓ < 8 the same as ±1. The places depend on ℓ: sparse signs cannot be cut
-        into columns.
+    kind : {"gaussian", "uniform", "rademacher", "sparse_sign"}
+        Normal; uniform in an interval around 0 (complex: in a square); ±1 (complex: (±1 ± i)/√2); or ±√(ℓ/8)
+        (complex: also ±i√(ℓ/8)) in 8 of the ℓ places of each row and zeros elsewhere, for ℓ < 8 the same as
+        ±1. The places depend on ℓ: sparse signs cannot be cut into columns.
     first_row, first_column : int
         First row and column of the part.
     dtype : dtype of the namespace, optional
@@ -54,8 +54,8 @@ def random_test_matrix(
 
     Notes
     -----
-    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; normal numbers by Box
-    and Muller from 23 bits each, so none is larger than 5.8. Random bits agree exactly, values to rounding.
+    Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; numbers from 23 bits
+    each, normal ones by Box and Muller, so none is larger than 5.8. Random bits agree exactly, values to rounding.
     A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 bits of it.
 
     References

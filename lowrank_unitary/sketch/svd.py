@@ -83,7 +83,7 @@ def svd_sketch(
         Source of randomness. A seed gives the same numbers in every call, on every namespace and device; a
         Generator advances by one number a call; None takes a seed from the operating system. Under tracing
         pass a JAX key.
-    test_matrix : {"gaussian", "rademacher", "sparse_sign"} or array
+    test_matrix : {"gaussian", "uniform", "rademacher", "sparse_sign"} or array
         Its distribution, or the matrix itself: shape (…, n, ℓ), which sets the oversampling; for ``"lsi"``
         (…, m, k).
 

@@ -7,6 +7,7 @@ from .rows import (
     active,
     adjoint_product_rows,
     apply_to,
+    compressed_factors,
     copied,
     descent_applies_to,
     descent_step,
@@ -17,6 +18,7 @@ from .rows import (
     rank_one_step,
     rotate_rows_in_cache,
     share_memory,
+    tangent_factors,
     transport_step,
 )
 
@@ -24,6 +26,7 @@ __all__ = [
     "active",
     "adjoint_product_rows",
     "apply_to",
+    "compressed_factors",
     "copied",
     "descent_applies_to",
     "descent_step",
@@ -34,5 +37,6 @@ __all__ = [
     "rank_one_step",
     "rotate_rows_in_cache",
     "share_memory",
+    "tangent_factors",
     "transport_step",
 ]

@@ -75,3 +75,14 @@ def columns_of(total: Array, numbers: int, shape: tuple[int, ...]) -> Array:
     product.real = (s[:, :, 0, :, 0] + s[:, :, 1, :, 1]).mT
     product.imag = (s[:, :, 1, :, 0] - s[:, :, 0, :, 1]).mT
     return product.reshape(shape)
+
+
+def columns_of_rows(rows: Array, numbers: int) -> Array:
+    """The columns that `dual_rows` has laid out."""
+    if numbers == 1:
+        return np.ascontiguousarray(rows.mT)
+    columns = np.empty(
+        (len(rows), rows.shape[2] // 2, rows.shape[1] // 2), np.result_type(rows.dtype, np.complex64)
+    )
+    columns.real, columns.imag = rows[:, ::2, ::2].mT, rows[:, 1::2, ::2].mT
+    return columns

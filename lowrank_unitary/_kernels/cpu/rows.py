@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import UPDATES, allowed
-from .real import columns_of, dual_rows, numbers_in, real_rows, stack
+from .. import FACTORS, UPDATES, allowed
+from .real import columns_of, columns_of_rows, dual_rows, numbers_in, real_rows, stack
 from .threads import ranges, run, thread_count
 
 Floats = NDArray[Any]
@@ -248,6 +248,54 @@ def transport_step(
     _divided_step(parts_of, (transport.PRODUCT,), transport.END, step, real, _threads_for(real, width))
 
 
+def tangent_factors(
+    matrix: Floats, gradient: Floats, key: tuple[int, int], counts: tuple[int, int]
+) -> tuple[Floats, Floats]:
+    """C and Q of the sketched tangents of matrices and their gradients; counts of samples and columns."""
+    descent = _descent()
+    real, slopes = real_rows(matrix), real_rows(gradient)
+    parts = numbers_in(matrix)
+    samples, k = (parts * number for number in counts)
+    step = _rotation().Step(*key, parts, samples, 0, k, FACTORS)
+    out = np.empty((len(real), 2 * k, real.shape[2]), real.dtype)
+    sizes = np.ones(len(real))
+
+    def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
+        descent.descend(real, slopes, sizes, out, tuple(step), memory, (first, last), where, rows)
+
+    products = (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
+    _divided_step(parts_of, products, descent.END, step, real, _threads_for(real, 2 * samples))
+    return _two_blocks(out, parts, matrix.shape[:-1])
+
+
+def compressed_factors(
+    left: Floats, right: Floats, key: tuple[int, int], counts: tuple[int, int], products: int
+) -> tuple[Floats, Floats]:
+    """C and Q of the sketched tangents skew(left rightᴴ), after so many products before the last one."""
+    compress, rotation = _compress(), _rotation()
+    before, after = real_rows(left), real_rows(right)
+    parts = numbers_in(left)
+    samples, k = (parts * number for number in counts)
+    step = rotation.Step(*key, parts, samples, 0, k, FACTORS)
+    count, n, m = before.shape
+    out = np.empty((count, 2 * k, parts * n), before.dtype)
+
+    def some(*where: int) -> None:
+        memory = rotation.memory_for(step, n, before.dtype)
+        inside = np.empty((samples, m), before.dtype), np.empty((n, samples), before.dtype)
+        compress.compress(before, after, out, tuple(step), memory, inside, products, where)
+
+    run(some, ranges(count, _threads_for(before, 8 * samples)))
+    return _two_blocks(out, parts, left.shape[:-1])
+
+
+def _two_blocks(out: Floats, parts: int, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Thin columns from rows, those of C and of Q one after the other."""
+    width = out.shape[1] // 2
+    C, Q = (columns_of_rows(rows, parts) for rows in (out[:, :width], out[:, width:]))
+    return C.reshape(*shape, -1), Q.reshape(*shape, -1)
+
+
 def _divided_step(
     parts_of: Callable[[int, int, Any, Range, Range], None],
     products: tuple[int, ...],
@@ -313,9 +361,7 @@ def random_numbers(
     stack, m, n = out.shape
     rows, words = np.empty((stack, parts * n, parts * m), out.real.dtype), np.empty((2, m), np.uint32)
     _random().random_stack((*key, purpose, int(normal)), first, rows, words)
-    out.real = rows[:, ::parts, ::parts].mT
-    if parts == 2:
-        out.imag = rows[:, 1::2, ::2].mT
+    out[:] = columns_of_rows(rows, parts)
 
 
 # numba is imported at first use.
@@ -345,6 +391,13 @@ def _transport() -> Any:
     from .steps import transport
 
     return transport
+
+
+@functools.cache
+def _compress() -> Any:
+    from .steps import compress
+
+    return compress
 
 
 @functools.cache

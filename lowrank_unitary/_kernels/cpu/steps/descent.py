@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import RIGHT
+from ... import FACTORS, RIGHT
 from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, panel_rows, turn_rows
 from ..vectors.compiling import inner, outer
@@ -44,7 +44,8 @@ def descend(
 ) -> None:
     """Parts of the step for a range of matrices, or for some of the rows of one.
 
-    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step.
+    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step. For
+    FACTORS `out` takes those of the tangent, the rows of C and then those of Q.
     """
     step = Step(*counts)
     work = work_of(step, memory)
@@ -59,14 +60,18 @@ def descend(
             elif part == FIRST_PRODUCT:
                 _product(matrix, gradient, step.width, step.width, work, rows)
             elif part == MIDDLE:
-                _make_basis(step, work)
+                collect(work.total, ZERO, step.width, step.parts, 0.5)
+                make_basis(step, work)
             elif part == SECOND_PRODUCT:
                 _product(matrix, gradient, step.width, step.width + step.made, work, rows)
             elif part == TURN:
-                _make_tangent(step, work)
+                collect(work.total, ZERO, step.width, step.parts, 0.5)
+                make_tangent(step, work)
                 planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
                 turn(step, work, sizes[s])
                 heal(step, work)
+            elif step.update == FACTORS:
+                copy(work.left, ZERO, out[s], ZERO, 2 * step.pairs)
             else:
                 width = 2 * (step.made + step.pairs)
                 turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
@@ -93,9 +98,8 @@ def _product(matrix: Floats, gradient: Floats, paired: int, width: int, work: Wo
 
 
 @inner
-def _make_basis(step: Step, work: Work) -> None:
+def make_basis(step: Step, work: Work) -> None:
     """From the products with the test rows to the basis, which takes their place."""
-    collect(work.total, ZERO, step.width, step.parts, 0.5)
     copy(work.total, ZERO, work.basis, ZERO, step.width)
     extend(work.basis, ZERO, step.width, step.parts, work.coordinates, work.dots)
     copy(work.basis, ZERO, work.along, ZERO, step.width)
@@ -103,13 +107,12 @@ def _make_basis(step: Step, work: Work) -> None:
 
 
 @inner
-def _make_tangent(step: Step, work: Work) -> None:
+def make_tangent(step: Step, work: Work) -> None:
     """From the products with the basis to T = [[H, −Sᴴ], [S, 0]] in the basis [B, Q₂]; H made skew.
 
     [H, S] are the coordinates of A B.
     """
     width, parts, basis, coordinates = step.width, step.parts, work.basis, work.coordinates
-    collect(work.total, ZERO, width, parts, 0.5)
     copy(work.total, ZERO, basis, width, width)
     extend(basis, width, 2 * width, parts, coordinates, work.dots)
     T, count = work.small.T.view(np.float64), width // parts

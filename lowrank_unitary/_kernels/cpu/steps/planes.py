@@ -38,7 +38,8 @@ def planes(small: Small, parts: int, pairs: int, weights: Floats, sizes: Floats)
 
     Two columns of `weights` for each, x and y: for real T of (x + iy)/√2, for complex T as real.dual_rows has
     them, transposed. Complex T: in turn of the largest and the smallest w. An eigenvalue of the wrong sign,
-    or one that is rounding, becomes 0. All w are NaN where T has a NaN or an infinity.
+    or one that is rounding, becomes 0, and its vector with it. All w are NaN where T has a NaN or an
+    infinity.
     """
     T, mirrors, eigen, lines = small.T, small.mirrors, small.eigen, small.lines
     m = T.shape[0]
@@ -84,7 +85,9 @@ def planes(small: Small, parts: int, pairs: int, weights: Floats, sizes: Floats)
         sizes[r] = (d[best] if sign * d[best] > least else 0.0) * unit
         x, y = lines[5], lines[6]
         for i in range(m):
-            x[i], y[i] = eigen[best, i] * turn[i], eigen[best, i] * turned[i]
+            # A vector that turns nothing may lie where the basis has zeros, and must not disturb the others.
+            share = 0.0 if sizes[r] == 0.0 else eigen[best, i]
+            x[i], y[i] = share * turn[i], share * turned[i]
         _mirror(mirrors, lines[2], x, y)
         for i in range(m):
             if parts == 1:

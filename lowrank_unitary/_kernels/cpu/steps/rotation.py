@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import PROBES, UPDATES
+from ... import FACTORS, PROBES, UPDATES
 from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows
 from ..vectors.compiling import inner
@@ -107,12 +107,36 @@ def turn(step: Step, work: Work, size: float) -> None:
     add_rows(right, ZERO, right, ZERO, count, basis, ZERO, basis.shape[0], dots, ZERO, (dots.shape[1], ONE))
     # Orthonormal to the rounding of their own dtype, the largest angles first.
     extend(right, ZERO, count, step.parts, work.coordinates, dots)
+    if step.update == FACTORS:
+        _factors(step.parts, step.pairs, work)
+        return
     for r in range(0, count, 2):
         cosine, sine = _angle(size * work.sizes[r // 2], step.update)
         x, y = right[r], right[r + 1]
         for m in range(x.shape[0]):
             left[r, m] = cosine * x[m] - sine * y[m]
             left[r + 1, m] = cosine * y[m] + sine * x[m]
+
+
+@inner
+def _factors(parts: int, pairs: int, work: Work) -> None:
+    """C and Q, one after the other in place of L, with skew(C Qᴴ) = T in its planes (tangent/planes.py)."""
+    left, right, sizes = work.left, work.right, work.sizes
+    half = pairs if parts == 1 else 2 * (pairs // 2)
+    for r in range(pairs):
+        size = math.sqrt((3.0 - parts) * abs(sizes[r]))
+        x, y = right[2 * r], right[2 * r + 1]
+        for m in range(x.shape[0]):
+            if parts == 1:
+                left[r, m], left[half + r, m] = size * y[m], size * x[m]
+            elif r % 2 == 0:
+                left[r, m], left[r + 1, m] = size * y[m], -size * x[m]
+                left[half + r, m], left[half + r + 1, m] = size * x[m], size * y[m]
+            else:
+                left[r - 1, m] += size * y[m]
+                left[r, m] -= size * x[m]
+                left[half + r - 1, m] -= size * x[m]
+                left[half + r, m] -= size * y[m]
 
 
 @inner

@@ -55,8 +55,9 @@ def random_test_matrix(
     Notes
     -----
     Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; numbers from 23 bits
-    each, normal ones by Box and Muller, so none is larger than 5.8. Random bits agree exactly, values to rounding.
-    A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 bits of it.
+    each, normal ones by Box and Muller, so none is larger than 5.8. Random bits agree exactly, values to
+    rounding. A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 bits
+    of it.
 
     References
     ----------

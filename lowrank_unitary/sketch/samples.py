@@ -56,8 +56,8 @@ def random_test_matrix(
     -----
     Threefry-2x32 with twenty rounds, keyed by the seed and counted by row and column; numbers from 23 bits
     each, normal ones by Box and Muller, so none is larger than 5.8. Random bits agree exactly, values to
-    rounding. A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 bits
-    of it.
+    rounding. A seed gives the same as ``jax.random.key(seed)``, which without ``jax_enable_x64`` keeps 32 of
+    its bits.
 
     References
     ----------

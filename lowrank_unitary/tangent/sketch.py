@@ -326,7 +326,8 @@ def _by_kernels(tangent: Tangent, samples: Samples, counts: tuple[int, int], q: 
         return None
     xp, gradient, made = tangent.xp, tangent.gradient, None
     if tangent.unitary is None and gradient.factors is not None:
-        made = whole_compression(xp, *gradient.factors, samples.rng, counts, 2 * q + 1)
+        left, right = gradient.factors
+        made = whole_compression(xp, left, right, samples.rng, counts, 2 * q + 1)
     elif tangent.unitary is not None and gradient.array is not None and q == 0:
         made = whole_sketch(xp, tangent.unitary, gradient.array, samples.rng, counts)
     return None if made is None else BodyFactors(*made)

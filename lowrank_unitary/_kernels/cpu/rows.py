@@ -360,7 +360,7 @@ def random_numbers(
         return
     stack, m, n = out.shape
     rows, words = np.empty((stack, parts * n, parts * m), out.real.dtype), np.empty((2, m), np.uint32)
-    _random().random_stack((*key, purpose, int(normal)), first, rows, words)
+    _random().random_stack((*key, purpose, int(normal)), first, parts, rows, words)
     out[:] = columns_of_rows(rows, parts)
 
 

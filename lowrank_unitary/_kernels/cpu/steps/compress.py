@@ -44,7 +44,7 @@ def compress(
     work = work_of(step, memory)
     stream = (step.high, step.low, _RIGHT, ZERO)
     for s in range(where[0], where[1]):
-        random_rows(stream, s, (ZERO, ZERO), work.along, ZERO, step.width, work.words)
+        random_rows(stream, s, (ZERO, ZERO), step.parts, work.along, ZERO, step.width, work.words)
         for product in range(products + 1):
             clear(work.total, step.width)
             _add_product(left[s], right[s], 0.5, step, work, inside)

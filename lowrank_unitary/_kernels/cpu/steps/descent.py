@@ -54,7 +54,7 @@ def descend(
         matrix, gradient = matrices[s], gradients[s]
         for part in range(parts[0], parts[1]):
             if part == BEGIN:
-                random_rows(stream, s, (ZERO, ZERO), work.along, ZERO, step.width, work.words)
+                random_rows(stream, s, (ZERO, ZERO), step.parts, work.along, ZERO, step.width, work.words)
                 make_probes(step, work, s)
                 clear(work.total, step.width + step.made)
             elif part == FIRST_PRODUCT:

@@ -21,6 +21,8 @@ from .planes import Small
 Floats = NDArray[Any]
 Numbers = NDArray[Any]
 
+# In numbers.
+_APART = 48
 _PROBES: Any = np.int64(PROBES)
 _GEODESIC, _CAYLEY, _POLAR = range(len(UPDATES))
 
@@ -62,8 +64,12 @@ def memory_for(step: Step, n: int, dtype: Any) -> Memory:
     """The arrays of which `work_of` takes parts: a few large ones, since each costs time at every call."""
     _, _, parts, width, made, pairs, _ = step
     m, turned = 2 * width // parts, 2 * (pairs + made)
+    columns = parts * n
+    # Rows that are 4096 bytes apart are taken to alias: zeros beyond their last column keep them off.
+    apart = _APART if columns * np.dtype(dtype).itemsize % 4096 == 0 else 0
+    made_rows = np.zeros if apart else np.empty
     return (
-        np.empty((4 * width + 2 * made + 2 * turned, parts * n), dtype),
+        made_rows((4 * width + 2 * made + 2 * turned, columns + apart), dtype),
         np.empty((max(2 * PANEL, 2 * width), turned + width), dtype),
         np.empty((2 * m + 8, parts * m)),
         np.empty((2, m, m), np.float64 if parts == 1 else np.complex128),
@@ -94,7 +100,7 @@ def make_probes(step: Step, work: Work, place: int) -> None:
     made, basis = step.made, work.basis
     if made:
         stream = (step.high, step.low, _PROBES, ONE)
-        random_rows(stream, place, (ZERO, ZERO), basis, ZERO, made, work.words)
+        random_rows(stream, place, (ZERO, ZERO), step.parts, basis, ZERO, made, work.words)
         extend(basis, ZERO, made, step.parts, work.coordinates, work.dots)
         copy(basis, ZERO, work.along, step.width, made)
 

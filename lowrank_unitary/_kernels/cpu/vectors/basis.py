@@ -108,9 +108,9 @@ def _unit(row: Floats) -> float:
 
 @inner
 def copy(rows: Floats, start: int, to: Floats, o: int, count: int) -> None:
-    """Some rows to another place."""
+    """Some rows to another place, as far as both go."""
     for j in range(count):
-        for m in range(rows.shape[1]):
+        for m in range(min(rows.shape[1], to.shape[1])):
             to[o + j, m] = rows[start + j, m]
 
 

@@ -29,7 +29,7 @@ ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
 
 _dots_4, _dots_2, _dots_1, _dot = dots_of(TALL, 4), dots_of(TALL, 2), dots_of(TALL, 1), dots_of(1, 1)
-_sums_4, _sums_2, _sums_1 = sums_of(4), sums_of(2), sums_of(1)
+_sums_8, _sums_4, _sums_2, _sums_1 = sums_of(8), sums_of(4), sums_of(2), sums_of(1)
 
 
 @inner
@@ -40,7 +40,7 @@ def dot_rows(
     for i in range(o, o + count):
         for j in range(width):
             out[i, j] = 0
-    columns = rows.shape[1]
+    columns = min(rows.shape[1], left.shape[1])
     for top in range(0, columns, _COLUMNS):
         end = min(top + _COLUMNS, columns)
         j = 0
@@ -78,13 +78,16 @@ def add_rows(
     by: Range,
 ) -> None:
     """out[o + j] = base[b + j] + Σ_i w_ij rows[start + i], w_ij in memory at `at` + by[0] i + by[1] j."""
-    columns = rows.shape[1]
+    columns = min(rows.shape[1], out.shape[1])
     for top in range(0, columns, _COLUMNS):
         end = min(top + _COLUMNS, columns)
         j = 0
         while j < width:
             here = at + j * by[1]
-            if j + 4 <= width:
+            if j + 8 <= width:
+                _sums_8(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                j += 8
+            elif j + 4 <= width:
                 _sums_4(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
                 j += 4
             elif j + 2 <= width:

@@ -50,12 +50,11 @@ def _fraction(word: Any) -> float:
 
 @inner
 def random_rows(
-    stream: Stream, place: int, first: Range, rows: Floats, start: int, count: int, words: Words
+    stream: Stream, place: int, first: Range, parts: int, rows: Floats, start: int, count: int, words: Words
 ) -> None:
     """Columns of one matrix of a stack as rows (basis.py), from entry `first` on, of mean 0 and E|ω|² = 1."""
     high, low, purpose, normal = stream
     n = words.shape[1]
-    parts = rows.shape[1] // n
     words[0, 0], words[1, 0] = purpose, place
     _threefry(high, low, words, ONE)
     # Of one type with the first key, so as not to compile twice.
@@ -82,7 +81,7 @@ def random_rows(
 
 
 @outer
-def random_stack(stream: Stream, first: Range, stack: Floats, words: Words) -> None:
+def random_stack(stream: Stream, first: Range, parts: int, stack: Floats, words: Words) -> None:
     """The same for every matrix of a stack."""
     for s in range(stack.shape[0]):
-        random_rows(stream, s, first, stack[s], ZERO, stack.shape[1], words)
+        random_rows(stream, s, first, parts, stack[s], ZERO, stack.shape[1], words)

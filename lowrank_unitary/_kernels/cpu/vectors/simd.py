@@ -88,10 +88,20 @@ class _Loop:
         self.builder.store(self.zero, made)
         return made
 
-    def total(self, vector: Any) -> Any:
-        """The sum of the entries of a vector."""
-        start = ir.Constant(self.scalar, -0.0)
-        return self._call("llvm.vector.reduce.fadd", "", self.scalar, [start, vector], fastmath=["reassoc"])
+    def totals(self, vectors: list[Any]) -> list[Any]:
+        """The sums of the entries of each vector, by a tree in which two vectors share one from then on."""
+        count, levels = len(vectors), self.lanes.bit_length() - 1
+        even, odd = (
+            ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(range(start, 2 * self.lanes, 2)))
+            for start in range(2)
+        )
+        shuffle, add = self.builder.shuffle_vector, self.builder.fadd
+        for _ in range(levels):
+            pairs = zip(vectors[::2], [*vectors[1::2], vectors[-1]], strict=False)
+            vectors = [add(shuffle(x, y, even), shuffle(x, y, odd)) for x, y in pairs]
+        lane = [ir.Constant(ir.IntType(32), i) for i in range(self.lanes)]
+        places = (divmod(i, self.lanes) for i in range(count))
+        return [self.builder.extract_element(vectors[which], lane[place]) for which, place in places]
 
     def over(self, first: Any, last: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
         """Call body(column, None) for some vectors at a time, body(column, mask) for each that is left."""
@@ -108,10 +118,10 @@ class _Loop:
     def _pointer(self, row: Any, column: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(row, [column]), self.vector.as_pointer())
 
-    def _call(self, name: str, suffix: str, result: Any, values: list[Any], fastmath: Any = ()) -> Any:
+    def _call(self, name: str, suffix: str, result: Any, values: list[Any]) -> Any:
         kind = ir.FunctionType(result, [value.type for value in values])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"{name}.{self.name}{suffix}")
-        return self.builder.call(function, values, fastmath=fastmath)
+        return self.builder.call(function, values)
 
 
 def dots_of(tall: int, wide: int) -> Any:
@@ -136,12 +146,12 @@ def dots_of(tall: int, wide: int) -> Any:
                         loop.multiply_add(x[r], y, sums[r][c])
 
             loop.over(args[7], args[8], 1, body)
-            for r, line in enumerate(sums):
+            totals = iter(loop.totals([builder.load(register) for line in sums for register in line]))
+            for r in range(tall):
                 row = builder.gep(loop.row(kind, args[4], args[5], r), [args[6]])
-                for c, register in enumerate(line):
+                for c in range(wide):
                     at = builder.gep(row, [ir.Constant(args[6].type, c)])
-                    total = builder.fadd(builder.load(at), loop.total(builder.load(register)))
-                    builder.store(total, at)
+                    builder.store(builder.fadd(builder.load(at), next(totals)), at)
             return context.get_dummy_value()
 
         whole = types.intp

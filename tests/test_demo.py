@@ -218,7 +218,7 @@ def test_the_table_fits_a_terminal_of_80_columns(data: digits.Digits) -> None:
 def test_the_figure_shows_every_method_in_every_panel(data: digits.Digits) -> None:
     runs, _ = digits.compare(data, TINY, lambda run: None)
     figure = digits_report.figure(runs, TINY)
-    assert [len(axes.lines) for axes in figure.axes] == [len(digits.METHODS)] * 3
+    assert [len(axes.lines) for axes in figure.axes] == [len(digits.METHODS)] * 4
     assert len(figure.legends[0].texts) == len(digits.METHODS)
 
 

@@ -114,7 +114,7 @@ OTHERS = {
 class ToOthers:
     """Other steps against the same gradient over this one."""
 
-    params = [[n for n in SIZES if n <= 2048], RANKS, list(OTHERS)]
+    params = [[n for n in SIZES if n <= 2048] if problems.FULL else [64], RANKS, list(OTHERS)]
     param_names = ["n", "k", "method"]
     timeout = 600
 

@@ -95,20 +95,28 @@ def write_curves(runs: list[Run], path: Path) -> None:
 
 
 def figure(runs: list[Run], settings: Settings) -> Figure:
-    """Loss, test accuracy and unitarity defect against the step, without pyplot's global state."""
-    result = Figure(figsize=(13.0, 5.2), layout="constrained")
-    loss, accuracy, defect = result.subplots(1, 3)
+    """Loss, accuracy and unitarity defect against the step, and accuracy against the time of the updates.
+
+    Without pyplot's global state.
+    """
+    result = Figure(figsize=(13.0, 8.4), layout="constrained")
+    (loss, accuracy), (defect, timed) = result.subplots(2, 2)
     window = max(1, settings.steps // 40)
     for run in runs:
         style = _STYLES[run.method]
         smooth = _running_mean(np.array([step.loss for step in run.steps]), window)
         loss.plot(np.arange(len(smooth)) + window, smooth, label=run.method, **style)
         steps = [evaluation.step for evaluation in run.evaluations]
-        accuracy.plot(steps, [100 * evaluation.accuracy for evaluation in run.evaluations], **style)
+        percent = [100 * evaluation.accuracy for evaluation in run.evaluations]
+        accuracy.plot(steps, percent, **style)
+        seconds = np.cumsum([step.update_seconds for step in run.steps])
+        timed.plot([seconds[step - 1] for step in steps], percent, **style)
         defect.plot(steps, [evaluation.defect for evaluation in run.evaluations], **style)
     loss.set_yscale("log")
     _dress(loss, "Training loss", f"cross-entropy, mean of {window} minibatches")
     _dress(accuracy, "Test accuracy", "% of the test images")
+    timed.set_xscale("log")
+    _dress(timed, "Test accuracy against time", "% of the test images", "seconds spent in moving W")
     defect.set_yscale("log")
     _dress(defect, "Distance from orthogonality", "‖WᵀW − I‖ / √n (Frobenius)")
     handles, labels = loss.get_legend_handles_labels()
@@ -134,9 +142,9 @@ def caption(settings: Settings) -> str:
     )
 
 
-def _dress(axes: Axes, title: str, ylabel: str) -> None:
+def _dress(axes: Axes, title: str, ylabel: str, xlabel: str = "training step") -> None:
     axes.set_title(title, fontsize=11)
-    axes.set_xlabel("training step")
+    axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(visible=True, color="0.9")
     axes.set_axisbelow(True)

@@ -234,10 +234,15 @@ def transport_step(
     key: tuple[int, int],
     update: str,
     out: Floats,
-) -> None:
-    """Move matrices by steps left @ rightᴴ along geodesics or Cayley curves into `out`, as descent_step."""
+) -> bool:
+    """Move matrices by steps left @ rightᴴ along geodesics or Cayley curves into `out`, as descent_step.
+
+    False, and nothing is written, where the generic line must be used.
+    """
     transport = _transport()
     real, weights, along = real_rows(matrix), real_rows(left), dual_rows(right)
+    if not transport.in_range(weights):
+        return False
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]
     step = _rotation().Step(*key, parts, width, parts * probes, width, UPDATES.index(update))
@@ -246,6 +251,7 @@ def transport_step(
         transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
 
     _divided_step(parts_of, (transport.PRODUCT,), transport.END, step, real, _threads_for(real, width))
+    return True
 
 
 def tangent_factors(

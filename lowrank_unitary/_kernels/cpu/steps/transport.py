@@ -19,6 +19,8 @@ from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of
 
 Floats = NDArray[Any]
 
+_SMALLEST = 2.0**-80
+
 # The parts of a step, which are run from one to another.
 BEGIN, PRODUCT, TURN, ROTATE, END = range(5)
 
@@ -55,6 +57,22 @@ def transport(
             else:
                 width = 2 * (step.made + step.pairs)
                 turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
+
+
+@outer
+def in_range(weights: Floats) -> bool:
+    """Whether every column of a stack is zero, or stays in the range of single precision times U."""
+    for s in range(weights.shape[0]):
+        for j in range(weights.shape[2]):
+            largest = 0.0
+            for i in range(weights.shape[1]):
+                size = abs(weights[s, i, j])
+                # In this form also for NaN.
+                if not size <= largest:
+                    largest = size
+            if largest != 0.0 and not _SMALLEST < largest < 1.0 / _SMALLEST:
+                return False
+    return True
 
 
 @inner

@@ -168,8 +168,8 @@ def test_sketches_are_the_same_with_and_without_kernels(dtype, n, k, batch, monk
         assert one.left.shape == other.left.shape == (*batch, n, k)
         assert one.left.dtype == one.right.dtype == dtype
         expected = skew(*(reference.extended(x) for x in other))
-        # ‖A‖ is about n, and that of the product of factors √(3k + 17) times as much; the planes that are kept
-        # move by eps ‖A‖ over the gap to those that are not.
+        # ‖A‖ is about n, and that of the product of factors √(3k + 17) times as much; the planes that are
+        # kept move by eps ‖A‖ over the gap to those that are not.
         got = skew(*(reference.extended(x) for x in one))
         assert error(got, expected) <= 2000 * scale * np.finfo(dtype).eps
 

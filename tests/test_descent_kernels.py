@@ -97,6 +97,29 @@ def test_stacks_broadcast_and_take_a_step_size_each(dtype, taken, monkeypatch):
     assert error(moved, slow) <= 2000 * np.finfo(dtype).eps
 
 
+def test_gradients_may_be_parts_of_the_stack_that_is_overwritten(dtype, taken):
+    U, _ = problem(dtype, 12, (3,))
+    U[1] = U[1] @ U[2]
+    expected = lu.unitary_step(U, U[::-1].copy(), 0.3, rank=2, rng=1)
+    target = U.copy()
+    lu.unitary_step(target, target[::-1], 0.3, rank=2, rng=1, overwrite_unitary=True)
+    np.testing.assert_array_equal(target, expected)
+    one = U[0].copy()
+    lu.unitary_step(one, one[::-1], 0.3, rank=2, rng=1, overwrite_unitary=True)
+    np.testing.assert_array_equal(one, lu.unitary_step(U[0], U[0, ::-1], 0.3, rank=2, rng=1))
+
+
+@pytest.mark.parametrize(("n", "k", "heal"), [(40, 8, 16), (40, 12, 24), (9, 3, 6), (9, 5, 9)])
+def test_more_probes_than_columns_heal_as_without_kernels(dtype, n, k, heal, taken, monkeypatch):
+    rng = np.random.default_rng(0)
+    U = (lu.random_unitary(n, dtype=dtype, rng=rng) * (1 + 1e-3)).astype(dtype)
+    a, b = normal(rng, (2, n, k), dtype) / n
+    fast = lu.unitary_transport(U, a, b, heal=heal, rng=1)
+    assert len(taken) == 1
+    without_kernels(monkeypatch)
+    assert error(fast, lu.unitary_transport(U, a, b, heal=heal, rng=1)) <= 1000 * np.finfo(dtype).eps
+
+
 def test_threads_share_matrices_and_rows(dtype, monkeypatch):
     U, G = problem(dtype, 61, (3,))
     a, b = normal(np.random.default_rng(1), (2, 3, 61, 3), dtype)

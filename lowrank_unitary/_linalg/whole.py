@@ -71,6 +71,9 @@ def whole_descent(
         shape = np.broadcast_shapes(view.shape, slope.shape)
         view, slope = np.broadcast_to(view, shape), np.broadcast_to(slope, shape)
     sizes = _one_for_each(step_size, view)
+    if overwrite and view.ndim > 2 and cpu.share_memory(view, slope):
+        # A stack is moved matrix by matrix: gradients that alias a later one are copied.
+        slope = slope.copy()
     out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
     cpu.descent_step(view, slope, sizes, key, counts, update, out)
     if overwrite and out is not view:

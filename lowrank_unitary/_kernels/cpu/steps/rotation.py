@@ -70,7 +70,7 @@ def memory_for(step: Step, n: int, dtype: Any) -> Memory:
     made_rows = np.zeros if apart else np.empty
     return (
         made_rows((4 * width + 2 * made + 2 * turned, columns + apart), dtype),
-        np.empty((max(2 * PANEL, 2 * width), turned + width), dtype),
+        np.empty((2 * max(PANEL, width, made), turned + width), dtype),
         np.empty((2 * m + 8, parts * m)),
         np.empty((2, m, m), np.float64 if parts == 1 else np.complex128),
         np.empty((2, n), np.uint32),

@@ -242,10 +242,14 @@ def unitary_step(
     key = key_of(rng, unitary)
     thin = isinstance(gradient, LowRankFactors | BodyFactors)
     if sketch == "tangent" and not thin:
-        views = [numpy_view(x) if is_numpy(xp) or is_torch(xp) else None for x in (unitary, gradient)]
-        moved = _descended(xp, unitary, views, eta, k, key, heal, update, overwrite_unitary)
-        if moved is not None:
-            return moved
+        # The step size, too: what is recorded has no view.
+        *views, sizes = (
+            numpy_view(x) if is_numpy(xp) or is_torch(xp) else None for x in (unitary, gradient, eta)
+        )
+        if sizes is not None:
+            moved = _descended(xp, unitary, views, sizes, k, key, heal, update, overwrite_unitary)
+            if moved is not None:
+                return moved
     if sketch != "tangent" and not (thin and gradient.left.shape[-1] <= k):
         factors = svd_sketch(gradient, k, method=sketch, rng=key).factors()
         gradient = BodyFactors(*factors) if isinstance(gradient, BodyFactors) else factors

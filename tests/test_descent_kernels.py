@@ -144,6 +144,50 @@ def test_what_is_not_finite_gives_nan_in_its_matrix_only(dtype, wrong, where, ta
     np.testing.assert_array_equal(got[[0, 2]], expected[[0, 2]])
 
 
+@pytest.mark.parametrize("size", [np.float32, np.float64])
+def test_nan_stays_in_its_matrix_where_rows_are_padded(size):
+    n = 4096 // np.dtype(size).itemsize
+    U = np.stack([np.eye(n, dtype=size)] * 4)
+    rng = np.random.default_rng(0)
+    b, G = normal(rng, (4, n, 2), size), normal(rng, (4, n, n), size)
+    b[0, 0, 0] = G[0, 0, 0] = np.nan
+    for moved in (lu.unitary_transport(U, b / n, b), lu.unitary_step(U, G, 0.1, rank=1, rng=0)):
+        assert np.isnan(moved).any(axis=(1, 2)).tolist() == [True, False, False, False]
+
+
+def test_a_column_major_stack_is_overwritten_along_one_gradient(dtype):
+    U, _ = problem(dtype, 8, (3,))
+    G = problem(dtype, 8, seed=1)[1]
+    expected = lu.unitary_step(U, G, 0.1, rank=2, rng=0)
+    target = np.asfortranarray(U)
+    assert lu.unitary_step(target, G, 0.1, rank=2, rng=0, overwrite_unitary=True) is target
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_memory_maps_give_plain_arrays(dtype, tmp_path):
+    U, G = problem(dtype, 8)
+    held = np.memmap(tmp_path / "U", dtype, "w+", shape=U.shape)
+    held[:] = U
+    moved = lu.unitary_step(held, G, 0.1, rank=2, rng=0), lu.unitary_transport(held, G[:, :2], G[:, 2:4])
+    for got in moved:
+        assert type(got) is np.ndarray
+    np.testing.assert_array_equal(moved[0], lu.unitary_step(U, G, 0.1, rank=2, rng=0))
+
+
+def test_torch_records_the_step_size():
+    torch = pytest.importorskip("torch")
+    U, G = (torch.from_numpy(x) for x in problem(np.float64, 6))
+    eta = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+
+    def moved(eta):
+        return lu.unitary_step(U, G, eta, rank=2, rng=0)
+
+    moved(eta)[0, 1].backward()
+    h = 1e-6
+    by_differences = (moved(eta.detach() + h) - moved(eta.detach() - h))[0, 1] / (2 * h)
+    torch.testing.assert_close(eta.grad, by_differences, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("power", [-100, -60, 60, 100])
 def test_a_step_does_not_depend_on_the_scale_of_the_gradient(dtype, power, taken):
     U, G = problem(dtype, 20)

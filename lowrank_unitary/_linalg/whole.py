@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._array import Array, Namespace, is_numpy, is_torch, numpy_view, of_numpy, to_numpy
+from .._array import Array, Namespace, is_numpy, is_torch, numpy_view, of_numpy
 from .._kernels import cpu, cuda
 from .random import Key
 from .traversals import for_cuda, for_kernels, target_of, written
@@ -67,9 +67,14 @@ def whole_descent(
         return None
     if not cpu.descent_applies_to(view, slope, counts[0]):
         return None
-    if view.shape != slope.shape:
-        shape = np.broadcast_shapes(view.shape, slope.shape)
-        view, slope = np.broadcast_to(view, shape), np.broadcast_to(slope, shape)
+    shape = np.broadcast_shapes(view.shape, slope.shape)
+    if slope.shape != shape:
+        slope = np.broadcast_to(slope, shape)
+    if view.shape != shape:
+        view = np.broadcast_to(view, shape)
+    if overwrite and 0 in view.strides:
+        # Entries that share memory cannot be written one by one.
+        return None
     sizes = _one_for_each(step_size, view)
     if overwrite and view.ndim > 2 and cpu.share_memory(view, slope):
         # A stack is moved matrix by matrix: gradients that alias a later one are copied.
@@ -110,7 +115,7 @@ def _one_for_each(step_size: Array, stack: Array) -> Array:
     if type(step_size) is float:
         return np.array([step_size] * math.prod(stack.shape[:-2]))
     shape = (*stack.shape[:-2], 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(to_numpy(step_size), shape).reshape(-1), np.float64)
+    return np.ascontiguousarray(np.broadcast_to(step_size, shape).reshape(-1), np.float64)
 
 
 def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:

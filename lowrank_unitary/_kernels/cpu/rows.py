@@ -21,7 +21,9 @@ from .threads import ranges, run, thread_count
 Floats = NDArray[Any]
 Range = tuple[int, int]
 
-share_memory, empty_like, copied = np.may_share_memory, np.empty_like, np.copy
+share_memory, copied = np.may_share_memory, np.copy
+# Of a plain array, also for a memory map.
+empty_like = functools.partial(np.empty_like, subok=False)
 
 # Real thin columns up to which the kernels beat BLAS, and samples of a descent step.
 _MOST_COLUMNS, _MOST_SAMPLES = 64, 160

@@ -96,8 +96,12 @@ def work_of(step: Step, memory: Memory) -> Work:
 
 @inner
 def make_probes(step: Step, work: Work, place: int) -> None:
-    """Orthonormal probes for one matrix of a stack, at the end of the columns to be multiplied."""
+    """Orthonormal probes for one matrix of a stack, at the end of the columns to be multiplied.
+
+    The basis is cleared first: NaN of the last matrix may lie beyond its last column.
+    """
     made, basis = step.made, work.basis
+    clear(basis, basis.shape[0])
     if made:
         stream = (step.high, step.low, _PROBES, ONE)
         random_rows(stream, place, (ZERO, ZERO), step.parts, basis, ZERO, made, work.words)

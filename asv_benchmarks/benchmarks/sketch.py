@@ -73,7 +73,7 @@ class TangentSketch(_Gradient):
         super().setup(namespace, dtype, n, k)
         A, sketch = self.judged(k)
         # What the samples of this seed touch, and the best part of it, from its dense definition.
-        omega = lu.random_test_matrix(n, min(n, 2 * k + 4), dtype=A.dtype, rng=0)
+        omega = lu.random_test_matrix(n, min(n, 2 * k + 4), kind="uniform", dtype=A.dtype, rng=0)
         B = np.linalg.qr(A @ omega)[0]
         AB = A @ B
         Q = np.linalg.qr(np.concatenate([B, AB], axis=1))[0]

@@ -38,7 +38,7 @@ def taken(monkeypatch):
 
 @pytest.mark.parametrize(
     ("n", "k", "heal", "update"),
-    covering([1, 2, 3, 5, 17, 64, 130], [1, 2, 5], [0, 1, 2], UPDATES),
+    covering([1, 2, 5, 64, 130], [1, 3], [0, 2], UPDATES),
 )
 def test_a_descent_step_is_the_same_with_and_without_kernels(dtype, n, k, heal, update, taken, monkeypatch):
     k, heal = min(k, n), min(heal, n)
@@ -55,7 +55,7 @@ def test_a_descent_step_is_the_same_with_and_without_kernels(dtype, n, k, heal, 
     assert fast.dtype == slow.dtype
 
 
-@pytest.mark.parametrize(("n", "update"), covering([1, 2, 3, 4, 7, 16, 31], UPDATES))
+@pytest.mark.parametrize(("n", "update"), covering([1, 2, 3, 7, 31], UPDATES))
 @pytest.mark.parametrize("eta", [1e-6, 0.3, 30.0])
 def test_a_step_of_full_rank_is_the_dense_definition(dtype, n, update, eta, taken):
     U, G = problem(dtype, n)
@@ -214,7 +214,7 @@ def skew(C, Q):
     return (C @ ct(Q) - Q @ ct(C)) / 2
 
 
-@pytest.mark.parametrize(("n", "k", "batch"), covering([1, 2, 5, 23, 64], [1, 2, 5], [(), (2,), (2, 1, 3)]))
+@pytest.mark.parametrize(("n", "k", "batch"), covering([1, 2, 5, 23, 64], [1, 3], [(), (2, 1, 3)]))
 def test_sketches_are_the_same_with_and_without_kernels(dtype, n, k, batch, monkeypatch):
     k = min(k, n)
     U, G = problem(dtype, n, batch)

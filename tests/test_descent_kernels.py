@@ -1,5 +1,8 @@
 """Whole steps by the kernels: the same as stage by stage, and as the dense definition."""
 
+import time
+from types import SimpleNamespace
+
 import numba
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._kernels import cpu
 from lowrank_unitary._kernels.cpu.steps import planes
-from lowrank_unitary._kernels.cpu.vectors import blocks
+from lowrank_unitary._kernels.cpu.vectors import blocks, compiling
 
 DENSE = {
     "geodesic": reference.exponential,
@@ -310,3 +313,42 @@ def test_the_loops_end_at_any_column(single):
         eps = np.finfo(single).eps
         assert np.abs(out - exact).max() <= 4 * eps * columns
         assert np.abs(total - exact.T @ rows).max() <= 40 * eps * columns * np.sqrt(columns)
+
+
+class TestCompiling:
+    """Kernels are compiled aloud, and also where nothing can be kept."""
+
+    @pytest.fixture(autouse=True)
+    def once(self):
+        compiling._say_once.cache_clear()
+        yield
+        compiling._say_once.cache_clear()
+
+    def test_without_a_folder_for_them_kernels_are_compiled_all_the_same(self, monkeypatch, caplog):
+        def refused(_):
+            raise RuntimeError("cannot cache function: no locator available")
+
+        monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "enable_caching", refused)
+        doubled = compiling.outer(lambda x: 2.0 * x)
+        tripled = compiling.outer(lambda x: 3.0 * x)
+        assert (doubled(1.5), tripled(1.5)) == (3.0, 4.5)
+        (record,) = caplog.records
+        assert record.name == "lowrank_unitary"
+        assert "compiled in every process" in record.message
+
+    @pytest.mark.parametrize(
+        ("module", "seconds", "said"), [("cpu", 0.3, 1), ("cpu", 0.0, 0), ("other", 0.3, 0)]
+    )
+    def test_a_long_compilation_is_announced_once(self, module, seconds, said, monkeypatch, caplog):
+        monkeypatch.setattr(compiling, "_PATIENCE", 0.05)
+        function = SimpleNamespace(__module__="lowrank_unitary.cpu" if module == "cpu" else "elsewhere")
+        started = SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})
+        listener = compiling._Announcement()
+        for _ in range(2):
+            listener.on_start(started)
+            # Functions that it calls are compiled within.
+            listener.on_start(started)
+            time.sleep(seconds)
+            listener.on_end(started)
+            listener.on_end(started)
+        assert [record.name for record in caplog.records] == ["lowrank_unitary"] * said

@@ -255,11 +255,11 @@ def test_read_only_factors_compile_nothing_anew(dtype):
     array, *thin = normal(rng, (8, 8), dtype), *(np.asfortranarray(normal(rng, (8, 3), dtype)) for _ in "LR")
     rotation = lu.LowRankRotation(*thin)
     expected = lu.rotate(array, rotation)
-    compiled = cpu.rows._blocks().rotate.signatures
+    compiled = cpu.rows._compiled("vectors.blocks").rotate.signatures
     for x in thin:
         x.flags.writeable = False
     np.testing.assert_array_equal(lu.rotate(array, rotation), expected)
-    assert cpu.rows._blocks().rotate.signatures == compiled
+    assert cpu.rows._compiled("vectors.blocks").rotate.signatures == compiled
 
 
 def test_factors_may_be_parts_of_the_stack_that_is_overwritten(dtype):

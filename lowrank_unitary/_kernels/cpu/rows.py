@@ -6,6 +6,7 @@ A complex row is used as a real row of twice the length: complex arithmetic gets
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
 
 def product_rows(matrix: Floats, thin: Floats) -> Floats:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
-    look = _blocks().look
+    look = _compiled("vectors.blocks").look
     real, left = real_rows(matrix), dual_rows(thin)
     dots = np.empty((*real.shape[:2], left.shape[1]), real.dtype)
     _divided(lambda where, rows: look(real, left, dots, where, rows), real, _threads_for(real, left.shape[1]))
@@ -83,7 +84,7 @@ def product_rows(matrix: Floats, thin: Floats) -> Floats:
 
 def _sums(real: Floats, weights: Floats, probes: Floats, threads: int) -> Floats:
     """The sums of `gather`, with matrices or rows divided among threads."""
-    gather = _blocks().gather
+    gather = _compiled("vectors.blocks").gather
     count, rows, columns = real.shape
     width = weights.shape[2] + probes.shape[1]
     if count >= threads:
@@ -107,7 +108,7 @@ def _sums(real: Floats, weights: Floats, probes: Floats, threads: int) -> Floats
 
 def _dots(real: Floats, width: int) -> Floats:
     """Memory for the dot products of a panel of rows."""
-    return np.empty((_blocks().PANEL, width), real.dtype)
+    return np.empty((_compiled("vectors.blocks").PANEL, width), real.dtype)
 
 
 def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int) -> None:
@@ -126,7 +127,7 @@ def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Float
 
 
 def _rotate(real: Floats, left: Floats, right: Floats, out: Floats) -> None:
-    rotate, width = _blocks().rotate, left.shape[1]
+    rotate, width = _compiled("vectors.blocks").rotate, left.shape[1]
     _divided(
         lambda where, rows: rotate(real, left, right, out, _dots(real, width), where, rows),
         real,
@@ -136,7 +137,7 @@ def _rotate(real: Floats, left: Floats, right: Floats, out: Floats) -> None:
 
 def rank_one_rotation(left: Floats, right: Floats, update: str) -> tuple[Floats, Floats] | None:
     """The rotation of the body factors (…, n, 1), or None where they are out of range."""
-    rank_one = _rank_one()
+    rank_one = _compiled("steps.rank_one")
     c, b = (np.array(x[..., 0], np.complex128, order="C", ndmin=2) for x in (left, right))
     c, b = c.reshape(-1, c.shape[-1]), b.reshape(-1, b.shape[-1])
     before, after = np.empty((2, len(c), 2, c.shape[1]), np.complex128)
@@ -156,7 +157,7 @@ def rank_one_step(
     False, and nothing is written, where the generic line must be used. Thin factors have the dtype and the
     batch shape of the matrices.
     """
-    rank_one = _rank_one()
+    rank_one = _compiled("steps.rank_one")
     real = real_rows(matrix)
     real_out = real if out is matrix else real_rows(out)
     a, b = _columns(left), _columns(right)
@@ -189,7 +190,7 @@ def _step_by_rows(
     threads: int,
 ) -> None:
     """Every thread takes some of the rows of all matrices."""
-    rank_one = _rank_one()
+    rank_one = _compiled("steps.rank_one")
     count, n, columns = real.shape
     parts, made = columns // n, probe.shape[2]
     weights = np.empty((count, n, parts), real.dtype)
@@ -214,12 +215,12 @@ def descent_step(
 
     Counts of samples, probes and columns of a step. All are of one dtype and shape.
     """
-    descent = _descent()
+    descent = _compiled("steps.descent")
     real, slopes = real_rows(matrix), real_rows(gradient)
     moved = real if out is matrix else real_rows(out)
     parts = numbers_in(matrix)
     samples, probes, k = (parts * number for number in counts)
-    step = _rotation().Step(*key, parts, samples, probes, k, UPDATES.index(update))
+    step = _compiled("steps.rotation").Step(*key, parts, samples, probes, k, UPDATES.index(update))
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         descent.descend(real, slopes, sizes, moved, tuple(step), memory, (first, last), where, rows)
@@ -241,13 +242,13 @@ def transport_step(
 
     False, and nothing is written, where the generic line must be used.
     """
-    transport = _transport()
+    transport = _compiled("steps.transport")
     real, weights, along = real_rows(matrix), real_rows(left), dual_rows(right)
     if not transport.in_range(weights):
         return False
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]
-    step = _rotation().Step(*key, parts, width, parts * probes, width, UPDATES.index(update))
+    step = _compiled("steps.rotation").Step(*key, parts, width, parts * probes, width, UPDATES.index(update))
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
@@ -260,11 +261,11 @@ def tangent_factors(
     matrix: Floats, gradient: Floats, key: tuple[int, int], counts: tuple[int, int]
 ) -> tuple[Floats, Floats]:
     """C and Q of the sketched tangents of matrices and their gradients; counts of samples and columns."""
-    descent = _descent()
+    descent = _compiled("steps.descent")
     real, slopes = real_rows(matrix), real_rows(gradient)
     parts = numbers_in(matrix)
     samples, k = (parts * number for number in counts)
-    step = _rotation().Step(*key, parts, samples, 0, k, FACTORS)
+    step = _compiled("steps.rotation").Step(*key, parts, samples, 0, k, FACTORS)
     out = np.empty((len(real), 2 * k, real.shape[2]), real.dtype)
     sizes = np.ones(len(real))
 
@@ -280,7 +281,7 @@ def compressed_factors(
     left: Floats, right: Floats, key: tuple[int, int], counts: tuple[int, int], products: int
 ) -> tuple[Floats, Floats]:
     """C and Q of the sketched tangents skew(left rightᴴ), after so many products before the last one."""
-    compress, rotation = _compress(), _rotation()
+    compress, rotation = _compiled("steps.compress"), _compiled("steps.rotation")
     before, after = real_rows(left), real_rows(right)
     parts = numbers_in(left)
     samples, k = (parts * number for number in counts)
@@ -319,7 +320,7 @@ def _divided_step(
     count, n = real.shape[:2]
 
     def memory() -> Any:
-        return _rotation().memory_for(step, n, real.dtype)
+        return _compiled("steps.rotation").memory_for(step, n, real.dtype)
 
     if count >= threads:
         run(lambda *where: parts_of(0, end, memory(), where, (0, n)), ranges(count, threads))
@@ -327,7 +328,7 @@ def _divided_step(
     pieces = ranges(n, threads)
     memories = {piece: memory() for piece in pieces}
     main, *others = memories.values()
-    total = _rotation().rows_of_total(step)
+    total = _compiled("steps.rotation").rows_of_total(step)
     for s in range(count):
         where = (s, s + 1)
 
@@ -368,55 +369,12 @@ def random_numbers(
         return
     stack, m, n = out.shape
     rows, words = np.empty((stack, parts * n, parts * m), out.real.dtype), np.empty((2, m), np.uint32)
-    _random().random_stack((*key, purpose, int(normal)), first, parts, rows, words)
+    _compiled("vectors.random").random_stack((*key, purpose, int(normal)), first, parts, rows, words)
     out[:] = columns_of_rows(rows, parts)
 
 
 # numba is imported at first use.
 @functools.cache
-def _blocks() -> Any:
-    from .vectors import blocks
-
-    return blocks
-
-
-@functools.cache
-def _descent() -> Any:
-    from .steps import descent
-
-    return descent
-
-
-@functools.cache
-def _rotation() -> Any:
-    from .steps import rotation
-
-    return rotation
-
-
-@functools.cache
-def _transport() -> Any:
-    from .steps import transport
-
-    return transport
-
-
-@functools.cache
-def _compress() -> Any:
-    from .steps import compress
-
-    return compress
-
-
-@functools.cache
-def _random() -> Any:
-    from .vectors import random
-
-    return random
-
-
-@functools.cache
-def _rank_one() -> Any:
-    from .steps import rank_one
-
-    return rank_one
+def _compiled(name: str) -> Any:
+    """A module of this folder."""
+    return importlib.import_module(f".{name}", __package__)

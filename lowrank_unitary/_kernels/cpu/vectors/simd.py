@@ -197,10 +197,15 @@ def sums_of(wide: int, vectors: int = 2) -> Any:
                         factor = loop.splat(builder.load(at))
                         for v, register in enumerate(line):
                             loop.multiply_add(factor, x[v], register)
-                for c, line in enumerate(totals):
-                    for place, register in zip(places, line, strict=True):
-                        changed = builder.fadd(loop.load(bases[c], place, mask), builder.load(register))
-                        loop.store(changed, outs[c], place, mask)
+                # All loads before the first store, for which those of rows 4096 bytes apart would wait.
+                changed = [
+                    builder.fadd(loop.load(row, place, mask), builder.load(register))
+                    for row, line in zip(bases, totals, strict=True)
+                    for place, register in zip(places, line, strict=True)
+                ]
+                into = ((row, place) for row in outs for place in places)
+                for value, (row, place) in zip(changed, into, strict=True):
+                    loop.store(value, row, place, mask)
 
             loop.over(args[10], args[11], vectors, body)
             return context.get_dummy_value()

@@ -89,7 +89,8 @@ def test_layouts_views_and_read_only_arrays_give_the_same(dtype, taken):
 
 
 def test_stacks_broadcast_and_take_a_step_size_each(dtype, taken, monkeypatch):
-    U, G = problem(dtype, 9, (2, 3))
+    # Larger than the samples, which differ from matrix to matrix.
+    U, G = problem(dtype, 24, (2, 3))
     eta = np.array([[0.1, 0.2, 0.3], [0.0, 1.0, 10.0]])
     moved = lu.unitary_step(U, G, eta, rank=2, rng=4)
     shared = lu.unitary_step(U[0, 0], G, 0.1, rank=2, rng=4)
@@ -101,12 +102,14 @@ def test_stacks_broadcast_and_take_a_step_size_each(dtype, taken, monkeypatch):
 
 
 def test_gradients_may_be_parts_of_the_stack_that_is_overwritten(dtype, taken):
-    U, _ = problem(dtype, 12, (3,))
-    U[1] = U[1] @ U[2]
-    expected = lu.unitary_step(U, U[::-1].copy(), 0.3, rank=2, rng=1)
-    target = U.copy()
-    lu.unitary_step(target, target[::-1], 0.3, rank=2, rng=1, overwrite_unitary=True)
-    np.testing.assert_array_equal(target, expected)
+    stack = lu.random_unitary(12, dtype=dtype, batch=(4,), rng=0)
+    for matrices, gradients in ((stack[1:], stack[:-1]), (stack, stack[::-1])):
+        expected = lu.unitary_step(matrices, gradients, 0.3, rank=2, rng=1)
+        held = stack.copy()
+        matrices, gradients = (held[1:], held[:-1]) if len(matrices) == 3 else (held, held[::-1])
+        lu.unitary_step(matrices, gradients, 0.3, rank=2, rng=1, overwrite_unitary=True)
+        np.testing.assert_array_equal(matrices, expected)
+    U = stack
     one = U[0].copy()
     lu.unitary_step(one, one[::-1], 0.3, rank=2, rng=1, overwrite_unitary=True)
     np.testing.assert_array_equal(one, lu.unitary_step(U[0], U[0, ::-1], 0.3, rank=2, rng=1))
@@ -291,6 +294,24 @@ def test_planes_are_those_of_the_eigenvalues(field, m, kind):
     tolerance = 1e-14 * m * np.linalg.norm(T)
     assert np.abs(np.sort(w) - exact).max() <= tolerance
     assert np.abs((v * w) @ ct(v) - (x * exact) @ ct(x)).max() <= tolerance
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_has_no_planes_gives_nan(wrong):
+    T = np.array([[0.0, -wrong], [wrong, 0.0]])
+    small = planes.Small(T, np.empty_like(T), np.empty((2, 2)), np.empty((7, 2)))
+    sizes = np.empty(1)
+    planes_of(small, 1, 1, np.empty((2, 2)), sizes)
+    assert np.isnan(sizes).all()
+
+
+@pytest.mark.parametrize("power", [-126, -90, 90, 126])
+def test_factors_at_the_ends_of_the_range_give_the_same_step(dtype, power):
+    U, _ = problem(dtype, 12)
+    a, b = normal(np.random.default_rng(3), (2, 12, 3), dtype) / 8
+    expected = lu.unitary_transport(U, a, b)
+    up, down = (np.ldexp(1.0, p).astype(a.real.dtype) for p in (power, -power))
+    assert error(lu.unitary_transport(U, a * up, b * down), expected) <= 200 * np.finfo(dtype).eps
 
 
 @numba.njit

@@ -14,6 +14,7 @@ from profiles import covering, thorough
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lowrank_unitary as lu
+from lowrank_unitary import _linalg
 from lowrank_unitary._array import to_numpy
 
 pytestmark = [
@@ -145,6 +146,34 @@ def test_gradient_through_a_scan_is_that_through_a_loop(update):
     np.testing.assert_allclose(
         jax.jit(jax.grad(scanned))(stack), jax.jit(jax.grad(looped))(stack), atol=1e-13
     )
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_products_of_jax_are_the_same_inside_and_outside_of_traces(dtype, batch):
+    rng = np.random.default_rng(0)
+    A, a, b = (normal(rng, (*batch, 20, m), dtype) for m in (20, 3, 3))
+    expected = A @ a, np.conj(np.swapaxes(A, -1, -2)) @ a, A + (A @ a) @ np.conj(np.swapaxes(b, -1, -2))
+
+    def products(A, a, b):
+        return (
+            _linalg.product(jnp, A, a),
+            _linalg.adjoint_product(jnp, A, a),
+            _linalg.rotate_rows(jnp, A, a, b),
+        )
+
+    wide = jax.jit(jax.vmap(products)) if batch else jax.jit(products)
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(x) for x in (A, a, b)]
+        assert str(jax.make_jaxpr(products)(*arrays)).count("optimization_barrier") >= 4
+        for way in (products, jax.jit(products), wide):
+            for got, exact in zip(way(*arrays), expected, strict=True):
+                assert np.abs(got - exact).max() <= 400 * np.finfo(dtype).eps
+        # Along a direction, and back: what a barrier keeps apart has derivatives all the same.
+        total = lambda A: sum(jnp.sum(jnp.real(x) ** 2) for x in products(A, *arrays[1:]))  # noqa: E731
+        value, slope = jax.jvp(jax.jit(total), arrays[:1], arrays[:1])
+        along = jnp.real(jnp.sum(jax.jit(jax.grad(total))(arrays[0]) * arrays[0]))
+        # All of it is of degree two in A.
+        np.testing.assert_allclose([slope, along], 2 * value, rtol=1e3 * np.finfo(dtype).eps)
 
 
 def test_a_jax_key_is_mapped_over():

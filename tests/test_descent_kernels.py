@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
+import scipy.linalg
 from cases import UPDATES, ct, error, normal
 from profiles import covering
 from test_kernels import without_kernels
@@ -312,6 +313,17 @@ def test_factors_at_the_ends_of_the_range_give_the_same_step(dtype, power):
     expected = lu.unitary_transport(U, a, b)
     up, down = (np.ldexp(1.0, p).astype(a.real.dtype) for p in (power, -power))
     assert error(lu.unitary_transport(U, a * up, b * down), expected) <= 200 * np.finfo(dtype).eps
+
+
+def test_a_product_with_U_may_leave_the_range(dtype):
+    # 4 · 0.3 times the largest number, which the step's other factor brings back.
+    U = (scipy.linalg.hadamard(16) / 4).astype(dtype)
+    numbers = np.finfo(dtype)
+    a = np.full((16, 2), 0.3 * numbers.max, dtype) * np.array([1, 0.5], dtype)
+    b = normal(np.random.default_rng(0), (16, 2), dtype) * (4 * numbers.tiny)
+    expected = reference.transport(U, a, b)
+    size = np.linalg.norm((ct(U).astype("g") @ a.astype("G") @ ct(b).astype("G")).astype(complex))
+    assert error(lu.unitary_transport(U, a, b), expected) <= 100 * size * numbers.eps
 
 
 @numba.njit

@@ -85,7 +85,7 @@ def unitary_sgd(
     -------
     optax.GradientTransformation
         Its update needs the parameters, ``update(gradients, state, params)``, and returns U_new − U. All
-        leaves must be stacks of square matrices.
+        leaves must be stacks of matrices, square or with orthonormal columns or rows.
 
     Notes
     -----
@@ -256,9 +256,9 @@ def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
     leaves, tree = jax.tree.flatten_with_path(params)
     named = [(f"params{jax.tree_util.keystr(path)}", jnp.asarray(U)) for path, U in leaves]
     for name, U in named:
-        if U.ndim < 2 or U.shape[-1] != U.shape[-2]:
+        if U.ndim < 2:
             raise ValueError(
-                f"{name} must have shape (…, n, n), got {U.shape}: leave other parameters to another "
+                f"{name} must have shape (…, m, n), got {U.shape}: leave other parameters to another "
                 f"optimiser, by optax.multi_transform."
             )
     return named, tree

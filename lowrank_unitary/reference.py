@@ -97,6 +97,38 @@ def polar(unitary: ArrayLike, left: ArrayLike, right: ArrayLike) -> Extended:
     return u @ polar_factor(_eye(u) + (adjoint(u) @ a) @ adjoint(b))
 
 
+def rectangular_transport(
+    unitary: ArrayLike, left: ArrayLike, right: ArrayLike, update: str = "geodesic"
+) -> Extended:
+    """exp(Ω) U, or the Cayley transform, for m×n U and the m×m Ω = skew((2 left − U Uᴴ left) rightᴴ Uᴴ).
+
+    ΩU = G − U(UᴴG + GᴴU)/2 is the projection of G = left rightᴴ to the tangents at U. A wide U is moved as
+    its adjoint.
+    """
+    u, a, b = extended(unitary), extended(left), extended(right)
+    if u.shape[-1] > u.shape[-2]:
+        return np.swapaxes(
+            rectangular_transport(np.swapaxes(u, -1, -2), np.conj(b), np.conj(a), update), -1, -2
+        )
+    omega = skew((2 * a - u @ (adjoint(u) @ a)) @ adjoint(u @ b))
+    return {"geodesic": exponential, "cayley": cayley}[update](omega) @ u
+
+
+def rectangular_polar(unitary: ArrayLike, left: ArrayLike, right: ArrayLike) -> Extended:
+    """The matrix with orthonormal columns (wide: rows) nearest to U + left rightᴴ, for U with such ones."""
+    u, a, b = extended(unitary), extended(left), extended(right)
+    x = u + a @ adjoint(b)
+    if x.shape[-1] > x.shape[-2]:
+        return adjoint(rectangular_polar(adjoint(u), b, a))
+    w, _, vh = (extended(part) for part in np.linalg.svd(_double(x), full_matrices=False))
+    p = w @ vh
+    for _ in range(3):
+        # An orthonormal basis of the range of x: what it lacks of x, divided by x in the basis.
+        h = adjoint(p) @ x
+        p = _newton_schulz(p + (x - p @ h) @ inverse(h))
+    return p @ polar_factor(adjoint(p) @ x)
+
+
 def tangent(unitary: ArrayLike, gradient: ArrayLike) -> Extended:
     """The body-frame tangent part (UᴴG − GᴴU)/2 of a gradient."""
     return skew(adjoint(extended(unitary)) @ extended(gradient))

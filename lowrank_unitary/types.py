@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._array import Array, Namespace, astype, is_complex, thin_dtype, validate, widest_dtype
-from ._linalg import adjoint, adjoint_product, eye_like, hstack, scaled_columns, thin_product
+from ._linalg import (
+    adjoint,
+    adjoint_product,
+    along_columns,
+    conj,
+    eye_like,
+    hstack,
+    into_frame,
+    scaled_columns,
+    stacked,
+    thin_product,
+)
 
 
 class BodyFactors(NamedTuple):
@@ -73,13 +84,16 @@ class LowRankFactors(NamedTuple):
 
         Parameters
         ----------
-        unitary : array, shape (…, n, n)
-            U, read once: 2kn² operations (real).
+        unitary : array, shape (…, n, n) or (…, m, n)
+            U, read once: 2kn² operations (real). A rectangular one is read four times.
 
         Returns
         -------
         BodyFactors
-            Both of shape (…, n, k), with the dtype of U (float32 for U in half precision).
+            Both of shape (…, n, k), with the dtype of U (float32 for U in half precision). For m×n U with
+            m > n, of shape (…, n + m, k) in the frame [U, I − UUᴴ]: [c, 2r] and [right, 0], with left = U c +
+            r and r orthogonal to U, so that skew(left rightᴴ) of the two is the tangent of the step. A wide U
+            stands for its transpose.
 
         Examples
         --------
@@ -91,15 +105,17 @@ class LowRankFactors(NamedTuple):
         (3, 1)
         """
         xp = validate.namespace_of(unitary=unitary, left=self.left, right=self.right)
-        n = validate.square("unitary", unitary)
-        validate.factor_pair("left", self.left, "right", self.right, n)
-        validate.batches(unitary=unitary, left=self.left, right=self.right)
-        validate.same_dtype(xp, "unitary", unitary, left=self.left, right=self.right)
+        m, n = checked_step(xp, unitary, self.left, self.right)
         dtype = thin_dtype(xp, unitary.dtype)
         left = astype(xp, self.left, dtype)
         right = astype(xp, self.right, dtype)
+        if m < n:
+            unitary, left, right = transposed_step(xp, unitary, left, right)
         left, scale = scaled_columns(xp, left)
-        return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
+        if m == n:
+            return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
+        x, y, _ = into_frame(xp, unitary, left)
+        return BodyFactors(stacked(xp, x, 2.0 * y) * scale, along_columns(xp, right, max(m, n)))
 
 
 class SVDSketch(NamedTuple):
@@ -229,6 +245,37 @@ class RotateCotangents(NamedTuple):
 
     array: Array
     rotation: BodyFactors
+
+
+def checked_step(xp: Namespace, unitary: Array, left: Array, right: Array) -> tuple[int, int]:
+    """The sizes m and n of U, which a step left rightᴴ fits, or an error."""
+    m, n = validate.matrix("unitary", unitary)
+    if m == n:
+        validate.factor_pair("left", left, "right", right, n)
+    else:
+        validate.outer_factors(left, right)
+        if left.shape[-2] != m or right.shape[-2] != n:
+            raise ValueError(
+                f"left and right must have shapes (…, {m}, k) and (…, {n}, k) for unitary of shape (…, {m}, "
+                f"{n}), got {tuple(left.shape)} and {tuple(right.shape)}."
+            )
+    validate.batches(unitary=unitary, left=left, right=right)
+    validate.same_dtype(xp, "unitary", unitary, left=left, right=right)
+    return m, n
+
+
+def transposed_step(xp: Namespace, unitary: Array, left: Array, right: Array) -> tuple[Array, Array, Array]:
+    """The same step of the transposed matrix: (U + left rightᴴ)ᵀ."""
+    return unitary.mT, conj(xp, right), conj(xp, left)
+
+
+def transposed_gradient(xp: Namespace, gradient: Any) -> Any:
+    """The gradient with respect to the transposed matrix; body factors are in the frame of both."""
+    if isinstance(gradient, BodyFactors):
+        return gradient
+    if isinstance(gradient, LowRankFactors):
+        return LowRankFactors(conj(xp, gradient.right), conj(xp, gradient.left))
+    return gradient.mT
 
 
 def factor_dtype(xp: Namespace, body_factors: BodyFactors) -> Any:

@@ -85,7 +85,7 @@ def test_gram_core_measures_its_own_defect(dtype):
     for factor in (0.5, 0.9, 1.1, 2.0):
         M = factor * unit * noise
         assert defect(M) == pytest.approx(factor * limit, rel=1e-3)
-        assert np.isnan(core._unless_wrong(np, M, K)).all() == (factor > 1)
+        assert np.isnan(core.unless_wrong(np, M, K)).all() == (factor > 1)
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2)])

@@ -394,7 +394,7 @@ def test_a_step_of_full_rank_and_any_length_is_unitary_to_rounding(update, kind,
 
 
 @pytest.mark.parametrize("sketch", ["tangent", "randomized"])
-@pytest.mark.parametrize("update", lu.step.UPDATES)
+@pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("kind", [None, lu.LowRankFactors, lu.BodyFactors], ids=["array", "ambient", "body"])
 def test_a_step_size_may_overflow_where_the_step_does_not(kind, update, sketch):
     U = lu.random_unitary(8, dtype="float32", rng=0)

@@ -173,6 +173,22 @@ def square(name: str, x: Array) -> int:
     return int(shape[-1])
 
 
+def is_wide(x: Array) -> bool:
+    """Whether matrices have more columns than rows."""
+    return bool(x.shape[-1] > x.shape[-2])
+
+
+def is_tall(x: Array) -> bool:
+    """Whether matrices have more rows than columns."""
+    return bool(x.shape[-2] > x.shape[-1])
+
+
+def frame_size(name: str, x: Array) -> int:
+    """The size of the frame in which a unitary matrix is moved: n, or m + n for a rectangular one."""
+    m, n = matrix(name, x)
+    return n if m == n else m + n
+
+
 def matrix(name: str, x: Array) -> tuple[int, int]:
     """The sizes of a stack of non-empty matrices."""
     if x.ndim < 2 or x.shape[-1] == 0 or x.shape[-2] == 0:

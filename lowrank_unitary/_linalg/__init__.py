@@ -2,6 +2,7 @@
 
 from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START
 from .decompositions import eigh, inv, qr, svd
+from .frame import along_columns, into_frame, rotate_in_frame, stacked
 from .random import (
     KINDS,
     RNG,
@@ -24,6 +25,7 @@ from .thin import (
 )
 from .traversals import (
     adjoint_product,
+    gram_product,
     is_column_major,
     product,
     pull_back,
@@ -51,13 +53,16 @@ __all__ = [
     "Key",
     "adjoint",
     "adjoint_product",
+    "along_columns",
     "broadcast",
     "check_rng",
     "conj",
     "eigh",
     "eye_like",
     "frobenius_norm",
+    "gram_product",
     "hstack",
+    "into_frame",
     "inv",
     "is_column_major",
     "key_of",
@@ -66,8 +71,10 @@ __all__ = [
     "pull_back",
     "qr",
     "random_block",
+    "rotate_in_frame",
     "rotate_rows",
     "scaled_columns",
+    "stacked",
     "svd",
     "thin_product",
     "uniform_block",

@@ -101,20 +101,40 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
     return both[..., :k], both[..., k:]
 
 
-def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overwrite: bool = False) -> Array:
-    """Array + (array @ left) @ rightᴴ in the dtype of the thin factors, rounded once into that of array."""
-    if fast := _fast(xp, left.shape[-1], array, left, right):
+def gram_product(xp: Namespace, matrix: Array, probes: Array) -> Array:
+    """matrixᴴ (matrix @ probes); by the kernels from one read."""
+    image = pull_back(xp, matrix, astype(xp, matrix[..., :0], probes.dtype), probes)[1]
+    assert image is not None
+    return image
+
+
+def rotate_rows(
+    xp: Namespace,
+    array: Array,
+    left: Array,
+    right: Array,
+    *,
+    outside: Array | None = None,
+    overwrite: bool = False,
+) -> Array:
+    """Array + (array @ left + outside) @ rightᴴ in the dtype of the thin factors, rounded once into its own.
+
+    `outside` has the rows of the array and the columns of `left`; None for zeros.
+    """
+    more = () if outside is None else (outside,)
+    if fast := _fast(xp, left.shape[-1], array, left, right, *more):
         kernels, (view, *thin) = fast
         out, thin = target_of(kernels, view, thin, overwrite=overwrite)
-        kernels.rotate_rows_in_cache(view, thin[0], thin[1], out)
+        kernels.rotate_rows_in_cache(view, thin[0], thin[1], out, *thin[2:])
         return written(xp, array, out, overwrite)
     if is_numpy(xp):
-        return _rotate_panels(array, left, right, overwrite)
+        return _rotate_panels(array, left, right, outside, overwrite)
     wide = astype(xp, array, left.dtype)
-    if is_jax(xp):
-        change = product(xp, wide, left) @ _as_written(adjoint(xp, right))
-    else:
-        change = (wide @ left) @ adjoint(xp, right)
+    inside = product(xp, wide, left) if is_jax(xp) else wide @ left
+    if outside is not None:
+        inside = inside + outside
+    right_adjoint = adjoint(xp, right)
+    change = inside @ (_as_written(right_adjoint) if is_jax(xp) else right_adjoint)
     rotated = astype(xp, wide + change, array.dtype)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
         array[...] = rotated
@@ -122,12 +142,14 @@ def rotate_rows(xp: Namespace, array: Array, left: Array, right: Array, *, overw
     return rotated
 
 
-def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> Array:
+def _rotate_panels(array: Array, left: Array, right: Array, outside: Array | None, overwrite: bool) -> Array:
     batch = np.broadcast_shapes(array.shape[:-2], left.shape[:-2], right.shape[:-2])
     if overwrite:
         out = array
         if np.may_share_memory(array, left) or np.may_share_memory(array, right):
             left, right = left.copy(), right.copy()
+        if outside is not None and np.may_share_memory(array, outside):
+            outside = outside.copy()
     else:
         out = np.empty(batch + array.shape[-2:], dtype=array.dtype)
     narrow = array.dtype != left.dtype
@@ -135,7 +157,10 @@ def _rotate_panels(array: Array, left: Array, right: Array, overwrite: bool) -> 
     for rows, panel in _panels(array, left):
         if narrow:
             panel = panel.astype(left.dtype)
-        np.add(panel, (panel @ left) @ right_adjoint, out=out[..., rows, :], casting="same_kind")
+        inside = panel @ left
+        if outside is not None:
+            inside = inside + outside[..., rows, :]
+        np.add(panel, inside @ right_adjoint, out=out[..., rows, :], casting="same_kind")
     return out
 
 
@@ -149,7 +174,8 @@ def _fast(xp: Namespace, columns: int, matrix: Array, *thin: Array) -> tuple[Any
     """The kernels for these arrays, and the arrays in their form; None where there are none."""
     if views := for_kernels(xp, columns, matrix, *thin):
         return cpu, views
-    arrays = for_cuda(xp, matrix, *thin)
+    # Those of a GPU take no third thin block.
+    arrays = for_cuda(xp, matrix, *thin) if len(thin) < 3 else None
     return (cuda, arrays) if arrays and cuda.apply_to(matrix, columns) else None
 
 

@@ -59,12 +59,12 @@ def low_rank_rotation(
     W, K, unit = balanced_gram(xp, c, b)
     small = False
     if core == "auto":
-        core, small = _choose(xp, K, n)
+        core, small = choose_core(xp, K, n)
     if core == "gram":
         M = gram_middle(xp, K, small)
         # By the kernels where they are available, as K is: threads of BLAS that spin would take cores from
         # those that move U.
-        left, right = W, product(xp, W, adjoint(xp, M if small else _unless_wrong(xp, M, K)))
+        left, right = W, product(xp, W, adjoint(xp, M if small else unless_wrong(xp, M, K)))
     else:
         Q, (b_small, c_small) = orthonormalise(xp, W, (k, k))
         left, right = Q, Q @ adjoint(xp, dense_change(xp, c_small @ adjoint(xp, b_small), unit))
@@ -127,7 +127,7 @@ def _log2_norm(xp: Namespace, x: Array) -> Array:
     return xp.where(largest == 0, -math.inf, xp.log2(scale) + xp.log2(xp.where(norm > 0, norm, 1.0)))
 
 
-def _choose(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
+def choose_core(xp: Namespace, K: Array, n: int) -> tuple[str, bool]:
     """The core that is exact to rounding, by value where a value can be read, else the Gram core."""
     if not values_are_at_hand(K):
         return "gram", False
@@ -149,14 +149,15 @@ def gram_is_exact(xp: Namespace, K: Array) -> Array:
     return xp.linalg.matrix_norm(K) <= GRAM_LIMIT**8
 
 
-def _unless_wrong(xp: Namespace, M: Array, K: Array) -> Array:
+def unless_wrong(xp: Namespace, M: Array, K: Array, outside: Array | None = None) -> Array:
     """M, or NaN where the defect W X Wᴴ of I + W M Wᴴ is above √eps.
 
-    X = M + Mᴴ + MᴴKM, and ‖W X Wᴴ‖² = tr(X K X K).
+    X = M + Mᴴ + MᴴKM, and what a part outside of the range of W adds; ‖W X Wᴴ‖² = tr(X K X K).
     """
     K, constant = stop_gradient(K), stop_gradient(M)
     transposed = adjoint(xp, constant)
-    XK = (constant + transposed + transposed @ K @ constant) @ K
+    X = constant + transposed + transposed @ K @ constant
+    XK = (X if outside is None else X + stop_gradient(outside)) @ K
     defect_squared = xp.abs(xp.linalg.trace(XK @ XK))[..., None, None]
     return xp.where(defect_squared <= eps(xp, K.dtype), M, math.nan)
 
@@ -176,10 +177,11 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
 def half_defect(xp: Namespace, Y: Array) -> Array:
     """½(I − PᴴP) for P = I + Y, formed from Y alone, so that nothing of the size of I has to cancel.
 
-    Y + N + Y N with this N is one Newton–Schulz step of P towards the unitary matrices.
+    Y + N + Y N with this N is one Newton–Schulz step of P towards the unitary matrices. For tall Y the
+    identity is the first columns of one.
     """
-    Y_adjoint = adjoint(xp, Y)
-    return -0.5 * (Y + Y_adjoint + Y_adjoint @ Y)
+    Y_adjoint, upper = adjoint(xp, Y), Y[..., : Y.shape[-1], :]
+    return -0.5 * (upper + adjoint(xp, upper) + Y_adjoint @ Y)
 
 
 def pull_back_cotangent(

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import math
 
-from .._array import Array, Namespace, eps, validate
-from .._linalg import adjoint, eye_like, inv, promoted, svd
+from .._array import Array, Namespace, astype, eps, placement, validate
+from .._linalg import (
+    adjoint,
+    adjoint_product,
+    along_columns,
+    broadcast,
+    eye_like,
+    inv,
+    product,
+    promoted,
+    qr,
+    stacked,
+    svd,
+)
 from ..types import BodyFactors, LowRankRotation
-from .core import CORES, half_defect, low_rank_rotation
+from .core import (
+    CORES,
+    balanced_gram,
+    choose_core,
+    half_defect,
+    low_rank_rotation,
+    orthonormalise,
+    unless_wrong,
+)
 
 
 def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRankRotation:
@@ -56,17 +76,54 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     return low_rank_rotation(body_factors, core, "polar", _gram_middle, dense_change)
 
 
+def polar_isometry(xp: Namespace, body_factors: BodyFactors, n: int, core: str) -> LowRankRotation:
+    """The polar factor of E + left rightᴴ, for factors [c, r] and [b, 0] in the frame of an m×n U.
+
+    E is the first n columns of the identity, which U is in its frame. Rotating U by the result gives the
+    matrix with orthonormal columns nearest to U + left rightᴴ: E + L Rᴴ with R zero below row n.
+    """
+    c, b = broadcast(xp, *body_factors)
+    k, dtype = c.shape[-1], c.dtype
+    W, whole, unit = balanced_gram(xp, c, b)
+    upper, r = W[..., :n, :], W[..., n:, k:]
+    rows, small = r.shape[-2], False
+    if core == "auto":
+        core, small = choose_core(xp, whole, n)
+    if core == "gram":
+        K = adjoint_product(xp, upper, upper)
+        Y, G = _gram_parts(xp, K, whole[..., k:, k:], small)
+        M = xp.concat([Y[..., :k, :], Y[..., k:, :] + G], axis=-2)
+        if not small:
+            rr = adjoint_product(xp, r, r)
+            M = unless_wrong(xp, M, K, adjoint(xp, G) @ rr @ G)
+        left, right = stacked(xp, product(xp, upper, M), product(xp, r, G)), upper
+    else:
+        Q, (b_small, c_small) = orthonormalise(xp, upper, (k, k))
+        N, r_small = qr(xp, r)
+        Y = dense_change(xp, stacked(xp, c_small, r_small) @ adjoint(xp, b_small), unit)
+        q = Q.shape[-1]
+        left, right = stacked(xp, Q @ Y[..., :q, :], N @ Y[..., q:, :]), Q
+    return LowRankRotation(astype(xp, left, dtype), along_columns(xp, astype(xp, right, dtype), rows))
+
+
 def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
     k = K.shape[-1] // 2
+    Y, G = _gram_parts(xp, K, K[..., k:, k:], small)
+    # M = E (I + KY) + Y; E moves the upper half to the lower one.
+    return xp.concat([Y[..., :k, :], Y[..., k:, :] + G], axis=-2)
+
+
+def _gram_parts(xp: Namespace, K: Array, squares: Array, small: bool) -> tuple[Array, Array]:
+    """Y and the upper half of I + KY, with the products of the whole left factor in Z."""
+    k = K.shape[-1] // 2
     eye = eye_like(xp, K)
-    # Products with Z = [[cᴴc, I], [I, 0]]; cᴴc is the lower right block of K.
-    cc = K[..., k:, k:]
+    # Products with Z = [[squares, I], [I, 0]].
     upper, lower = eye[..., :k, :], eye[..., k:, :]
-    Z = xp.concat([cc @ upper + lower, xp.broadcast_to(upper, (*cc.shape[:-2], k, 2 * k))], axis=-2)
+    shape = (*squares.shape[:-2], k, 2 * k)
+    Z = xp.concat([squares @ upper + lower, xp.broadcast_to(upper, shape)], axis=-2)
     S = square_root(xp, eye + K @ Z, 5 if small else 10)
     Y = -Z @ inv(xp, S + S @ S)
-    # M = E (I + KY) + Y; E moves the upper half to the lower one.
-    return xp.concat([Y[..., :k, :], Y[..., k:, :] + upper + (K @ Y)[..., :k, :]], axis=-2)
+    return Y, upper + (K @ Y)[..., :k, :]
 
 
 def square_root(xp: Namespace, A: Array, steps: int) -> Array:
@@ -86,17 +143,22 @@ def square_root(xp: Namespace, A: Array, steps: int) -> Array:
 
 
 def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
-    """polar(I + X / unit) − I for a small matrix; where the sum is singular, one of the nearest.
+    """polar(E + X / unit) − E for a small matrix, square or tall; where the sum is singular, a nearest one.
 
-    An SVD gives the factor P = I + Y to some dozens of eps; one Newton step leaves rounding relative to X.
-    With B = unit·I + X it goes to P (I + N), N with the Hermitian part ½(I − PᴴP) and the skew part that
-    solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides are formed from Y and X, without cancellation.
+    E is the identity, for tall X its first columns. An SVD gives the factor P = E + Y to some dozens of eps;
+    one Newton step leaves rounding relative to X. With B = unit·E + X it goes to P (I + N), N with the
+    Hermitian part ½(I − PᴴP) and the skew part that solves NH + HN = PᴴB − BᴴP, H ≈ PᴴB. Both right sides
+    are formed from Y and X, without cancellation.
     """
-    unit, eye = promoted(xp, unit, X), eye_like(xp, X)
-    u, s, vh = svd(xp, unit * eye + X)
-    Y = u @ vh - eye
+    rows, columns = X.shape[-2:]
+    unit = promoted(xp, unit, X)
+    E = xp.eye(rows, columns, dtype=X.dtype, device=placement(X))
+    u, s, vh = svd(xp, unit * E + X)
+    Y = u @ vh - E
+    # EᴴX and EᴴY.
+    X_upper, Y_upper = X[..., :columns, :], Y[..., :columns, :]
     # PᴴB − unit·I
-    H = unit * adjoint(xp, Y) + X + adjoint(xp, Y) @ X
+    H = unit * adjoint(xp, Y_upper) + X_upper + adjoint(xp, Y) @ X
     v = adjoint(xp, vh)
     # Where rounding would be divided by a tiny sum, the result of the SVD stays.
     sums = s[..., :, None] + s[..., None, :]
@@ -106,7 +168,9 @@ def dense_change(xp: Namespace, X: Array, unit: Array) -> Array:
     )
     K = v @ skew @ vh
     N = K + half_defect(xp, Y)
-    return Y + N + Y @ N
+    if rows == columns:
+        return Y + N + Y @ N
+    return Y + E @ N + Y @ N
 
 
 def pullback(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._array import Array, astype, thin_dtype, validate
-from .._linalg import rotate_rows
+from .._array import Array, astype, is_writeable, thin_dtype, validate
+from .._linalg import rotate_in_frame, rotate_rows
 from ..types import LowRankRotation, checked_rotation
 
 
@@ -15,9 +15,10 @@ def rotate(
     Parameters
     ----------
     array : array, shape (…, m, n)
-        A unitary matrix to be moved (m = n), or any m row vectors.
+        A unitary matrix to be moved (m = n), or any m row vectors; or a rectangular U, m ≠ n.
     rotation : LowRankRotation
-        left and right of shape (…, n, w).
+        left and right of shape (…, n, w); or (…, m + n, w) for rectangular U, a rotation of its frame, such
+        as that of body factors which :meth:`LowRankFactors.to_body` or :func:`tangent_sketch` gave for U.
     adjoint : bool
         Multiply by the inverse I + right leftᴴ instead.
     overwrite_array : bool
@@ -31,7 +32,8 @@ def rotate(
     Notes
     -----
     4wmn operations (real), no n×n product. ``rotate(rotate(U, r1), r2)`` is U r1 r2. The factor is unitary
-    whatever U is: a defect of U neither grows nor shrinks.
+    whatever U is: a defect of U neither grows nor shrinks. A rotation of the frame [U, I − UUᴴ] of m×n U with
+    orthonormal columns takes it to U + (U L₁ + L₂) R₁ᴴ, L₁ and R₁ the upper n rows and L₂ the lower m.
 
     Examples
     --------
@@ -47,8 +49,9 @@ def rotate(
     left, right = checked_rotation(rotation)
     validate.flag("adjoint", adjoint)
     xp = validate.namespace_of(array=array, left=left, right=right)
-    _, n = validate.matrix("array", array)
-    validate.factor_pair("rotation.left", left, "rotation.right", right, n)
+    m, n = validate.matrix("array", array)
+    framed = m != n and left.ndim > 1 and left.shape[-2] == m + n
+    validate.factor_pair("rotation.left", left, "rotation.right", right, m + n if framed else n)
     batch = validate.batches(array=array, left=left, right=right)
     validate.same_dtype(xp, "array", array, left=left, right=right)
     if validate.flag("overwrite_array", overwrite_array):
@@ -58,4 +61,9 @@ def rotate(
     dtype = thin_dtype(xp, array.dtype)
     left = astype(xp, left, dtype)
     right = astype(xp, right, dtype)
+    if framed and m < n:
+        moved = rotate_in_frame(xp, array.mT, left, right, overwrite=overwrite_array)
+        return array if overwrite_array and is_writeable(array) else moved.mT
+    if framed:
+        return rotate_in_frame(xp, array, left, right, overwrite=overwrite_array)
     return rotate_rows(xp, array, left, right, overwrite=overwrite_array)

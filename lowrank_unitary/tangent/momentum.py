@@ -38,7 +38,7 @@ class MomentumState(NamedTuple):
 
         Parameters
         ----------
-        unitary : array, shape (…, n, n)
+        unitary : array, shape (…, m, n)
             The matrix to be moved.
         rank : int
             k, the number of columns of the momentum.
@@ -54,8 +54,8 @@ class MomentumState(NamedTuple):
         (10, 1)
         """
         xp = validate.namespace_of(unitary=unitary)
-        n = validate.square("unitary", unitary)
-        k = validate.rank(rank, n)
+        n = validate.frame_size("unitary", unitary)
+        k = validate.rank(rank, min(unitary.shape[-2:]))
         rows = {"none": 0, "scalar": 1, "rows": n}[validate.choice("scaling", scaling, SCALINGS)]
         batch, place = tuple(unitary.shape[:-2]), placement(unitary)
         dtype = thin_dtype(xp, unitary.dtype)

@@ -12,10 +12,14 @@ from .._array import Array, Namespace, validate
 from .._linalg import (
     RNG,
     adjoint,
+    adjoint_product,
     check_rng,
     frobenius_norm,
+    hstack,
+    into_frame,
     product,
     pull_back,
+    stacked,
     whole_compression,
     whole_sketch,
 )
@@ -23,7 +27,7 @@ from ..sketch.operator import Operator, operator_of
 from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
 from ..sketch.tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
-from ..types import BodyFactors, LowRankFactors
+from ..types import BodyFactors, LowRankFactors, transposed_gradient
 from .planes import Planes, leading_planes, two_sided
 
 # Samples beyond the dimensions of a tangent of rank 2k.
@@ -52,12 +56,13 @@ def tangent_sketch(
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        U, unitary or orthogonal.
-    gradient : array, shape (…, n, n), or LowRankFactors
+    unitary : array, shape (…, m, n)
+        U, unitary or orthogonal, m = n; or with orthonormal columns, m > n, or rows.
+    gradient : array, shape (…, m, n), or LowRankFactors
         G, as for :func:`unitary_step`. The product of factors is never formed.
     rank : int, optional
-        k, from 1 to n. Either this or `rtol`. Factors of at most k columns are only pulled back.
+        k, from 1 to the smaller side of U. Either this or `rtol`. Factors of at most k columns are only
+        pulled back.
     rtol : float, optional
         In place of a rank: the smallest with ‖A − sketch‖_F ≤ rtol ‖A‖_F, so that a step of size η ends
         within η rtol ‖A‖_F of the step along A. Missed with probability 0.01 at most.
@@ -73,7 +78,8 @@ def tangent_sketch(
     -------
     BodyFactors
         left = C and right = Q, both (…, n, k), with skew(C Qᴴ) the sketch of A; in float32 for U in half
-        precision. ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
+        precision. For m ≠ n both (…, m + n, k), in the frame of :meth:`LowRankFactors.to_body`.
+        ``transport_rotation(BodyFactors(-eta * C, Q))`` descends by a step of size eta.
 
     Notes
     -----
@@ -165,7 +171,7 @@ def compress_tangent(
     if method is not None:
         validate.choice("method", method, ("exact", "randomized"))
     tangent = Tangent.of(None, body_factors)
-    n, m = tangent.gradient.columns, body_factors.left.shape[-1]
+    n, m = tangent.size, body_factors.left.shape[-1]
     most = largest_rank(n, rank, rtol, max_rank, masked=masked)
     q = 2 if power_iterations is None else power_iterations
     _check_options(tangent, most if rtol is None else 1, oversample, q, rng, test_matrix)
@@ -208,28 +214,36 @@ class Tangent:
                 validate.namespace_of(unitary=unitary)
             given = {} if unitary is None else {"unitary": unitary}
             xp = validate.namespace_of(left=gradient.left, right=gradient.right, **given)
-            n = None if unitary is None else validate.square("unitary", unitary)
+            n = None if unitary is None else validate.frame_size("unitary", unitary)
             validate.factor_pair("left", gradient.left, "right", gradient.right, n)
             if unitary is not None:
                 validate.batches(unitary=unitary, **gradient._asdict())
                 validate.same_dtype(xp, "unitary", unitary, **gradient._asdict())
             return cls(xp, None, operator_of("body_factors", gradient))
         validate.namespace_of(unitary=unitary)
-        n = validate.square("unitary", unitary)
+        m, n = validate.matrix("unitary", unitary)
         if isinstance(gradient, LowRankFactors):
             op, arrays = operator_of("gradient", gradient, unitary, "unitary"), gradient._asdict()
             shape = (int(gradient.left.shape[-2]), int(gradient.right.shape[-2]))
         else:
-            op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (n, n)))[-2:]
-        if shape != (n, n):
+            op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (m, n)))[-2:]
+        if shape != (m, n):
             raise ValueError(
-                f"gradient must have shape (…, {n}, {n}) like unitary, or be LowRankFactors of such a "
+                f"gradient must have shape (…, {m}, {n}) like unitary, or be LowRankFactors of such a "
                 f"matrix, got {shape}."
             )
         xp = validate.namespace_of(unitary=unitary, **arrays)
         validate.batches(unitary=unitary, **arrays)
         validate.same_dtype(xp, "unitary", unitary, **arrays)
+        if unitary is not None and validate.is_wide(unitary):
+            return cls.of(unitary.mT, transposed_gradient(xp, gradient))
         return cls(xp, unitary, op or operator_of("gradient", gradient))
+
+    @property
+    def size(self) -> int:
+        """That of A: n, or n + m for an m×n U."""
+        n = self.gradient.columns
+        return n if self.unitary is None else validate.frame_size("unitary", self.unitary)
 
     @property
     def like(self) -> Array:
@@ -245,7 +259,7 @@ class Tangent:
     @property
     def operator(self) -> Operator:
         """A as an operator; Aᴴ = −A."""
-        n = self.gradient.columns
+        n = self.size
         return Operator(
             "gradient", self.xp, self.like, self.batch, n, n,
             lambda block: self.product(block)[0],
@@ -254,11 +268,34 @@ class Tangent:
 
     def product(self, block: Array, probes: Array | None = None) -> tuple[Array, Array | None]:
         """A @ block, and Uᴴ(U probes) from the same read of U by Uᴴ."""
-        there = self.gradient.forward(block)
         if self.unitary is None:
-            return 0.5 * (there - self.gradient.backward(block)), None
+            return 0.5 * (self.gradient.forward(block) - self.gradient.backward(block)), None
+        if validate.is_tall(self.unitary):
+            return self._product_in_frame(self.unitary, block, probes)
+        there = self.gradient.forward(block)
         pulled, probed = pull_back(self.xp, self.unitary, there, probes)
         return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), probed
+
+    def _product_in_frame(
+        self, unitary: Array, block: Array, probes: Array | None
+    ) -> tuple[Array, Array | None]:
+        """The same for a tall U, in its frame: A = [[skew(UᴴG), −Nᴴ], [N, 0]], N = (I − UUᴴ) G."""
+        xp, n = self.xp, unitary.shape[-1]
+        x, y = block[..., :n, :], block[..., n:, :]
+        along, across, image = into_frame(xp, unitary, self.gradient.forward(x), probes)
+        y = y + product(xp, unitary, 0.5 * x - adjoint_product(xp, unitary, y))
+        return stacked(xp, 0.5 * along - self.gradient.backward(y), across), image
+
+
+def outside_of(xp: Namespace, unitary: Array, body_factors: BodyFactors) -> BodyFactors:
+    """Body factors in the frame of a tall U without what their lower rows have in the range of U."""
+    left, right = body_factors
+    n, k = unitary.shape[-1], left.shape[-1]
+    below = hstack(xp, left, right)[..., n:, :]
+    for _ in range(2):
+        below = below - product(xp, unitary, adjoint_product(xp, unitary, below))
+    parts = below[..., :k], below[..., k:]
+    return BodyFactors(*(stacked(xp, x[..., :n, :], y) for x, y in zip(body_factors, parts, strict=True)))
 
 
 def _check_options(
@@ -270,7 +307,7 @@ def _check_options(
     test_matrix: Array | str,
 ) -> None:
     """Refuse wrong options of a randomised sketch, also where none is made."""
-    n = tangent.gradient.columns
+    n = tangent.size
     samples_for(n, k, oversample)
     validate.count("power_iterations", power_iterations)
     check_rng(rng, tangent.like)
@@ -302,8 +339,8 @@ def _sketched(
     rng: RNG,
     test_matrix: Array | str,
 ) -> BodyFactors:
-    xp, op, n = tangent.xp, tangent.operator, tangent.gradient.columns
-    k = largest_rank(n, rank, rtol, max_rank, masked=masked)
+    xp, op, n = tangent.xp, tangent.operator, tangent.size
+    k = largest_rank(tangent.gradient.columns, rank, rtol, max_rank, masked=masked)
     width = samples_for(n, k, oversample)
     q = validate.count("power_iterations", power_iterations)
     samples = Samples.of(op, test_matrix, k if rtol is None else 1, rng, rows=n)
@@ -328,7 +365,9 @@ def _by_kernels(tangent: Tangent, samples: Samples, counts: tuple[int, int], q: 
     if tangent.unitary is None and gradient.factors is not None:
         left, right = gradient.factors
         made = whole_compression(xp, left, right, samples.rng, counts, 2 * q + 1)
-    elif tangent.unitary is not None and gradient.array is not None and q == 0:
+    elif tangent.unitary is None or validate.is_tall(tangent.unitary):
+        return None
+    elif gradient.array is not None and q == 0:
         made = whole_sketch(xp, tangent.unitary, gradient.array, samples.rng, counts)
     return None if made is None else BodyFactors(*made)
 

@@ -41,7 +41,7 @@ class SketchState(NamedTuple):
 
         Parameters
         ----------
-        unitary : array, shape (…, n, n)
+        unitary : array, shape (…, m, n)
             The matrix to be moved.
         rank : int
             k of the sketches.
@@ -58,8 +58,8 @@ class SketchState(NamedTuple):
         """
         xp = validate.namespace_of(unitary=unitary)
         validate.flag("feedback", feedback)
-        n = validate.square("unitary", unitary)
-        k = validate.rank(rank, n)
+        n = validate.frame_size("unitary", unitary)
+        k = validate.rank(rank, min(unitary.shape[-2:]))
         width = samples_for(n, k, oversample)
         block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START, "uniform")
         nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
@@ -124,7 +124,7 @@ def warm_tangent_sketch(
     True
     """
     tangent = Tangent.of(unitary, gradient)
-    xp, n = tangent.xp, tangent.gradient.columns
+    xp, n = tangent.xp, tangent.size
     k = validate.rank(rank, n)
     state = _checked_state(xp, tangent, state)
     width, carried = state.basis.shape[-1], state.missed.left.shape[-1]
@@ -161,7 +161,7 @@ def _checked_state(xp: Namespace, tangent: Tangent, state: SketchState) -> Sketc
     left, right = body_pair(state.missed, "state.missed")
     arrays = {"state.basis": state.basis, "state.missed.left": left, "state.missed.right": right}
     validate.namespace_of(unitary=tangent.like, **arrays)
-    n = tangent.gradient.columns
+    n = tangent.size
     if any(x.ndim < 2 or x.shape[-2] != n for x in arrays.values()) or left.shape[-1] != right.shape[-1]:
         raise ValueError(
             f"state must have been made for n = {n}, got one of the shapes "

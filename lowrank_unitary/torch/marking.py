@@ -40,8 +40,9 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
 
     Parameters
     ----------
-    parameter : torch.nn.Parameter, shape (…, n, n)
-        Unitary or orthogonal, or a stack of such matrices. An optimiser checks it at its first step.
+    parameter : torch.nn.Parameter, shape (…, m, n)
+        Unitary or orthogonal, or with orthonormal columns (m > n) or rows, or a stack of such matrices. An
+        optimiser checks it at its first step.
 
     Notes
     -----
@@ -59,7 +60,7 @@ def mark_unitary(parameter: AnyTensor, /) -> AnyTensor:
     >>> lut.mark_unitary(torch.nn.init.orthogonal_(layer.weight)) is layer.weight
     True
     """
-    check_square("parameter", parameter)
+    check_matrix("parameter", parameter)
     if type(parameter) is torch.nn.Parameter:
         parameter.__class__ = UnitaryParameter  # type: ignore[assignment]
     elif not is_marked(parameter):
@@ -80,12 +81,12 @@ def is_marked(parameter: torch.Tensor, /) -> bool:
     return type(parameter) is UnitaryParameter or getattr(parameter, _MARK, False)
 
 
-def check_square(name: str, parameter: torch.Tensor) -> None:
-    """Raise unless a tensor has the shape and the dtype of a (stacked) unitary matrix."""
+def check_matrix(name: str, parameter: torch.Tensor) -> None:
+    """Raise unless a tensor has the shape and the dtype of (stacked) matrices."""
     if not isinstance(parameter, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
     validate.namespace_of(**{name: parameter})
-    validate.square(name, parameter)
+    validate.matrix(name, parameter)
 
 
 def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
@@ -99,7 +100,7 @@ def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
     # at least: a matrix in double may come from one in single. Random matrices with entries of variance 1/n,
     # whose defect is √n, do not pass in half precision either.
     rounding = max(torch.finfo(values.dtype).eps, torch.finfo(torch.float32).eps)
-    limit = min(0.3 * rounding * 1e4, 0.3) * math.sqrt(values.shape[-1])
+    limit = min(0.3 * rounding * 1e4, 0.3) * math.sqrt(min(values.shape[-2:]))
     defect = unitarity_defect(values, probes=4, rng=rng)
     # NaN does not pass.
     if not bool((defect <= limit).all()):

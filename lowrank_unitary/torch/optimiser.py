@@ -18,7 +18,7 @@ from ..tangent.momentum import MomentumState, momentum_step
 from ..tangent.sketch import compress_tangent, tangent_sketch
 from ..types import BodyFactors
 from .capture import captured_factors, clear
-from .marking import check_square, check_unitary, is_marked
+from .marking import check_matrix, check_unitary, is_marked
 
 Gradient = torch.Tensor | BodyFactors
 State = dict[str, Any]
@@ -67,9 +67,9 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         for parameter in group["params"]:
             if group["unitary"]:
-                check_square("a parameter of a group with unitary=True", parameter)
+                check_matrix("a parameter of a group with unitary=True", parameter)
             if group["unitary"] or is_marked(parameter):
-                n = parameter.shape[-1]
+                n = min(parameter.shape[-2:])
                 validate.rank(group["rank"], n)
                 if group["heal"] > n:
                     raise ValueError(f"heal must be between 0 and n = {n}, got {group['heal']}.")

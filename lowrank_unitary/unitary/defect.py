@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 from .._array import Array, Namespace, astype, core_dtype, eps, tolerance, validate, values_are_at_hand
-from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, pull_back, random_block, svd
+from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, gram_product, random_block, svd
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
-    """Frobenius norm of UᴴU − I.
+    """Frobenius norm of UᴴU − I; of UUᴴ − I for a wide matrix.
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
+    unitary : array, shape (…, m, n)
+        Square, or with orthonormal columns or rows.
     probes : int, optional
         None: exact, at O(n³). p: estimated from p random vectors, at O(pn²).
     rng : as for :func:`svd_sketch`
@@ -35,16 +36,15 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     >>> round(float(lu.unitarity_defect(2.0 * np.eye(4))), 12)
     6.0
     """
-    xp = validate.namespace_of(unitary=unitary)
-    n = validate.square("unitary", unitary)
+    xp, unitary = _tall(unitary)
+    n = int(unitary.shape[-1])
     dtype = core_dtype(xp, unitary.dtype)
     if probes is None:
         check_rng(rng, unitary)
         return xp.linalg.matrix_norm(_defect(xp, astype(xp, unitary, dtype)))
     p = validate.positive("probes", probes, ", or None for the exact defect")
     test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
-    _, image = pull_back(xp, unitary, test[..., :0], test)
-    return xp.linalg.matrix_norm(image - test) / math.sqrt(p)
+    return xp.linalg.matrix_norm(gram_product(xp, unitary, test) - test) / math.sqrt(p)
 
 
 def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
@@ -52,9 +52,10 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
+    unitary : as for :func:`unitarity_defect`
     atol : float, optional
-        By default c(n, 1)·eps, about 19·√n·eps of the dtype, the bound for rounding of a fresh matrix. After
+        By default c(n, 1)·eps, about 19·√n·eps of the dtype, the bound for rounding of a fresh matrix, n the
+        smaller side. After
         s steps without healing the defect is about 0.3·eps·√(n s).
 
     Returns
@@ -69,23 +70,23 @@ def is_unitary(unitary: Array, /, *, atol: float | None = None) -> Array:
     >>> bool(lu.is_unitary(np.eye(3))), bool(lu.is_unitary(np.ones((3, 3))))
     (True, False)
     """
-    xp = validate.namespace_of(unitary=unitary)
-    n = validate.square("unitary", unitary)
+    xp, unitary = _tall(unitary)
+    n = int(unitary.shape[-1])
     bound = tolerance(xp, unitary.dtype, n) if atol is None else validate.size("atol", atol)
     return unitarity_defect(unitary) <= bound
 
 
 def reunitarize(unitary: Array, /) -> Array:
-    """Repair: the nearest unitary matrix, the polar factor.
+    """Repair: the nearest unitary matrix, or the nearest with orthonormal columns or rows: the polar factor.
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        Any square matrix.
+    unitary : array, shape (…, m, n)
+        Any matrix.
 
     Returns
     -------
-    array, shape (…, n, n)
+    array, shape (…, m, n)
 
     Notes
     -----
@@ -104,8 +105,8 @@ def reunitarize(unitary: Array, /) -> Array:
     >>> np.allclose(lu.reunitarize(np.diag([2.0, -0.5])), np.diag([1.0, -1.0]))
     True
     """
-    xp = validate.namespace_of(unitary=unitary)
-    validate.square("unitary", unitary)
+    given = unitary
+    xp, unitary = _tall(unitary)
     dtype = unitary.dtype
     working = astype(xp, unitary, core_dtype(xp, dtype))
     defect = _defect(xp, working)
@@ -114,7 +115,15 @@ def reunitarize(unitary: Array, /) -> Array:
         u, _, vh = svd(xp, working)
         working = u @ vh
         defect = _defect(xp, working)
-    return astype(xp, working - 0.5 * (working @ defect), dtype)
+    repaired = astype(xp, working - 0.5 * (working @ defect), dtype)
+    return repaired.mT if validate.is_wide(given) else repaired
+
+
+def _tall(unitary: Array) -> tuple[Namespace, Array]:
+    """The namespace, and the matrices, transposed where they are wide."""
+    xp = validate.namespace_of(unitary=unitary)
+    validate.matrix("unitary", unitary)
+    return xp, unitary.mT if validate.is_wide(unitary) else unitary
 
 
 def _defect(xp: Namespace, unitary: Array) -> Array:

@@ -7,9 +7,9 @@ from .._linalg import (
     PROBES,
     RNG,
     adjoint_product,
+    gram_product,
     hstack,
     promoted,
-    pull_back,
     qr,
     random_block,
     rotate_rows,
@@ -23,16 +23,16 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
-        U, nearly unitary.
+    unitary : array, shape (…, m, n)
+        U, nearly unitary, or with nearly orthonormal columns or rows.
     probes : int
-        p, from 1 to n: the defect's Frobenius norm contracts by about 1 − p/n.
+        p, from 1 to n, the smaller side: the defect's Frobenius norm contracts by about 1 − p/n.
     rng
         As for :func:`svd_sketch`; every call needs new directions.
 
     Returns
     -------
-    array, shape (…, n, n)
+    array, shape (…, m, n)
         The healed matrix, with the dtype of U.
 
     Notes
@@ -54,17 +54,18 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     True
     """
     xp = validate.namespace_of(unitary=unitary)
-    validate.square("unitary", unitary)
+    validate.matrix("unitary", unitary)
+    if validate.is_wide(unitary):
+        return heal_unitary(unitary.mT, probes, rng=rng).mT
     validate.probes("probes", validate.count("probes", probes), unitary.shape[-1], least=1)
     Z = orthonormal_probes(xp, unitary, probes, rng)
-    _, image = pull_back(xp, unitary, Z[..., :0], Z)
-    healing = healing_rotation(xp, Z, image)
+    healing = healing_rotation(xp, Z, gram_product(xp, unitary, Z))
     return rotate_rows(xp, unitary, healing.left, healing.right)
 
 
 def orthonormal_probes(xp: Namespace, unitary: Array, probes: int, rng: RNG) -> Array:
     """Z: random orthonormal columns."""
-    Z = random_block(xp, (*unitary.shape[:-1], probes), unitary, rng, PROBES)
+    Z = random_block(xp, (*unitary.shape[:-2], unitary.shape[-1], probes), unitary, rng, PROBES)
     # A QR would take a fifth of the time of a small step.
     return Z / promoted(xp, xp.linalg.matrix_norm(Z, keepdims=True), Z) if probes == 1 else qr(xp, Z)[0]
 

@@ -13,6 +13,7 @@ from .._linalg import RNG, START, random_block, uniform_block
 
 def random_unitary(
     n: int,
+    columns: int | None = None,
     /,
     *,
     dtype: Any = None,
@@ -26,7 +27,9 @@ def random_unitary(
     Parameters
     ----------
     n : int
-        Size.
+        Size, or number of rows.
+    columns : int, optional
+        Number of columns, by default n. With fewer the columns are orthonormal, with more the rows.
     dtype : dtype of the namespace, optional
         float16, bfloat16, float32, float64, complex64 or complex128; by default that of the namespace,
         float64 for numpy, ``torch.get_default_dtype()`` for torch, float32 for JAX without
@@ -42,7 +45,7 @@ def random_unitary(
 
     Returns
     -------
-    array, shape (…, n, n)
+    array, shape (…, n, columns)
 
     Notes
     -----
@@ -63,7 +66,10 @@ def random_unitary(
     """
     like = _prototype(n, dtype, xp, device)
     xp = validate.namespace_of(dtype=like)
-    shape = (*validate.sizes("batch", batch), n, n)
+    if columns is not None and validate.positive("columns", columns) > n:
+        # Its transpose is what steps move by rows.
+        return random_unitary(columns, n, dtype=dtype, batch=batch, rng=rng, xp=xp, device=device).mT
+    shape = (*validate.sizes("batch", batch), n, n if columns is None else columns)
     Q, R = xp.linalg.qr(random_block(xp, shape, like, rng, START))
     diagonal = xp.linalg.diagonal(R)
     size = xp.abs(diagonal)

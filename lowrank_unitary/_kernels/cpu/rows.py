@@ -120,10 +120,24 @@ def _divided(task: Callable[[Range, Range], object], real: Floats, threads: int)
         run(lambda *piece: task((0, count), piece), ranges(rows, threads))
 
 
-def rotate_rows_in_cache(matrix: Floats, left: Floats, right: Floats, out: Floats) -> None:
-    """Write matrix + (matrix @ left) @ rightᴴ to `out`, which may be `matrix`: one read, one write."""
+def rotate_rows_in_cache(
+    matrix: Floats, left: Floats, right: Floats, out: Floats, outside: Floats | None = None
+) -> None:
+    """Write matrix + (matrix @ left + outside) @ rightᴴ to `out`, which may be `matrix`.
+
+    One read, one write.
+    """
     real, real_out = real_rows(matrix), real_rows(out)
-    _rotate(real, dual_rows(left), dual_rows(right), real_out)
+    left, right = dual_rows(left), dual_rows(right)
+    if outside is None:
+        _rotate(real, left, right, real_out)
+        return
+    rotate, more, width = _compiled("vectors.blocks").rotate_and_add, real_rows(outside), left.shape[1]
+    _divided(
+        lambda where, rows: rotate(real, left, right, more, real_out, _dots(real, width), where, rows),
+        real,
+        _threads_for(real, width),
+    )
 
 
 def _rotate(real: Floats, left: Floats, right: Floats, out: Floats) -> None:

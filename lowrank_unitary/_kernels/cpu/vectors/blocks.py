@@ -154,6 +154,32 @@ def rotate(
         turn_rows(matrices[s], left[s], right[s], left.shape[1], out[s], dots, rows[0], rows[1])
 
 
+@outer
+def rotate_and_add(
+    matrices: Floats,
+    left: Floats,
+    right: Floats,
+    outside: Floats,
+    out: Floats,
+    dots: Floats,
+    where: Range,
+    rows: Range,
+) -> None:
+    """The same with matrices[s, i] · left[s, j] + outside[s, i, j] in place of the product alone."""
+    width = left.shape[1]
+    for s in range(where[0], where[1]):
+        matrix = matrices[s]
+        panel = panel_rows(matrix)
+        for top in range(rows[0], rows[1], panel):
+            count = min(panel, rows[1] - top)
+            dot_rows(matrix, top, count, left[s], ZERO, width, dots, ZERO)
+            for i in range(count):
+                for j in range(width):
+                    dots[i, j] += outside[s, top + i, j]
+            by = (ONE, dots.shape[1])
+            add_rows(out[s], top, matrix, top, count, right[s], ZERO, width, dots, ZERO, by)
+
+
 @inner
 def turn_rows(
     matrix: Floats, left: Floats, right: Floats, width: int, out: Floats, dots: Floats, first: int, end: int

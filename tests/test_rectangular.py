@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from backends import at_once, on_every_backend
 from cases import ct, error, normal
 from hypothesis import given
@@ -264,3 +265,23 @@ def test_wrong_shapes_are_named():
         lu.unitary_step(U, lu.BodyFactors(b, b), 0.1, 1)
     with pytest.raises(ValueError, match="heal must be between 0 and n = 3"):
         lu.unitary_transport(U, a, b, heal=4)
+
+
+@pytest.mark.parametrize(("update", "kind"), covering(UPDATES, ["generic", "inside", "zero"]))
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 3), "complex128"), ((3, 5), "float64")])
+def test_derivative_by_autograd_is_that_of_the_dense_definition(shape, dtype, update, kind):
+    # Also where nothing of the step leaves the range of U, or all is zero.
+    (apply, dense), (U, a, b) = UPDATES[update], step(0, *shape, 2, dtype, kind, 0.7)
+    rng = np.random.default_rng(1)
+    weight, along = rng.standard_normal(shape), [rng.standard_normal(x.shape) for x in (a, b)]
+
+    def moved(h):
+        return np.sum(weight * np.real(dense(U, a + h * along[0], b + h * along[1])))
+
+    h = 1e-6
+    expected = float((moved(h) - moved(-h)) / (2 * h))
+    recorded = [torch.tensor(x, requires_grad=True) for x in (a, b)]
+    (torch.tensor(weight) * torch.real(apply(torch.tensor(U), *recorded) + 0j)).sum().backward()
+    slope = sum(float(np.sum(x.grad.numpy().real * d)) for x, d in zip(recorded, along, strict=True))
+    # The error of the difference is h² and eps/h.
+    assert slope == pytest.approx(expected, abs=1e-8)

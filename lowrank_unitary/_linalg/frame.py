@@ -8,7 +8,7 @@ U + (U L₁ + L₂) R₁ᴴ, with L₁ and R₁ the upper n rows and L₂ the lo
 from __future__ import annotations
 
 from .._array import Array, Namespace
-from .traversals import adjoint_product, product, pull_back, rotate_rows
+from .traversals import product, pull_back, rest_of, rotate_rows
 
 
 def into_frame(
@@ -19,8 +19,7 @@ def into_frame(
     y is made orthogonal twice: once leaves it so to the defect of U, which a step would enlarge.
     """
     x, image = pull_back(xp, unitary, thin, probes)
-    y = thin - product(xp, unitary, x)
-    more = adjoint_product(xp, unitary, y)
+    y, more = rest_of(xp, unitary, thin, x)
     return x + more, y - product(xp, unitary, more), image
 
 

@@ -161,8 +161,8 @@ def test_the_kernels_see_the_memory_of_a_marked_parameter():
 @pytest.mark.parametrize(
     ("parameter", "error", "word"),
     [
-        (torch.ones(3, 4), ValueError, "square"),
-        (torch.ones(3), ValueError, "square"),
+        (torch.ones(3, 0), ValueError, "m, n ≥ 1"),
+        (torch.ones(3), ValueError, "add the missing axes"),
         (torch.ones(3, 3, dtype=torch.int64), TypeError, "dtype"),
         ([[1.0]], TypeError, "list"),
     ],

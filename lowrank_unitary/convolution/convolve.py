@@ -10,7 +10,7 @@ import numpy as np
 from .._array import Array, Namespace, is_complex, is_numpy, is_torch, is_traced, placement, validate
 from .._linalg import adjoint as conjugate_transpose
 from .frequencies import half_spectrum, places
-from .spectrum import Spectrum, as_complex, checked_spectrum, each, signal_dtype
+from .spectrum import Spectrum, as_complex, checked_spectrum, signal_dtype
 
 # The most axes that JAX transforms at once.
 _AXES = 3
@@ -74,10 +74,10 @@ def checked_signal(
     dtype = signal_dtype(xp, spectrum)
     if signal.dtype != dtype:
         of = "complex signals" if is_complex(xp, dtype) else "a real filter"
-        parts = " (its real and imaginary parts one by one)" if is_complex(xp, signal.dtype) else ""
+        parts = ", or convolve its two parts one by one" if is_complex(xp, signal.dtype) else ""
         raise TypeError(
-            f"{name} must be {dtype}, for a spectrum of {of} in that precision, got {signal.dtype}: cast one "
-            f"of the two{parts}."
+            f"{name} must be {getattr(dtype, '__name__', dtype)}, for this spectrum of {of}, got "
+            f"{signal.dtype}: cast one of the two{parts}."
         )
     return checked_shape(name, signal, torus, groups, channels)
 
@@ -111,10 +111,8 @@ def checked_shape(
 
 def products(xp: Namespace, spectrum: Spectrum, blocks: Spectrum, *, adjoint: bool) -> Spectrum:
     """The matrices, or their conjugate transposes, times the blocks of signals."""
-    if adjoint:
-        return each(lambda H, X: conjugate_transpose(xp, H) @ X, spectrum, blocks)
-    # Of an empty stack the product, too, has its own number of channels.
-    return Spectrum(*(H @ X for H, X in zip(spectrum, blocks, strict=True)))
+    parts = zip(spectrum, blocks, strict=True)
+    return Spectrum(*((conjugate_transpose(xp, H) if adjoint else H) @ X for H, X in parts))
 
 
 def to_frequencies(xp: Namespace, signal: Array, torus: tuple[int, ...], groups: int) -> Spectrum:

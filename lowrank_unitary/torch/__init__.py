@@ -11,6 +11,7 @@ except ImportError as error:
     ) from error
 
 from .capture import capture_factors, captured_factors, clip_grad_norm_, unitary_linear
+from .convolution import UnitaryConv1d, UnitaryConv2d, UnitaryConv3d
 from .marking import is_marked, mark_unitary
 from .optimisers.adam import UnitaryAdam
 from .optimisers.sgd import UnitarySGD
@@ -19,6 +20,9 @@ from .steps import polar_projection, unitary_transport
 
 __all__ = [
     "UnitaryAdam",
+    "UnitaryConv1d",
+    "UnitaryConv2d",
+    "UnitaryConv3d",
     "UnitarySGD",
     "capture_factors",
     "captured_factors",

@@ -72,6 +72,9 @@ def _recorded(x: torch.Tensor, spectrum: Spectrum, torus: tuple[int, ...], adjoi
 
 class _UnitaryConv(torch.nn.Module):
     axes: int
+    real: torch.nn.Parameter | None
+    complex: torch.nn.Parameter | None
+    bias: torch.nn.Parameter | None
 
     def __init__(
         self,
@@ -152,11 +155,18 @@ class _UnitaryConv(torch.nn.Module):
             # Of the offsets s·o − r on the fine torus, r is the place in a block of pixels.
             dims = tuple(range(-d, 0))
             kernel = torch.roll(kernel, tuple(-((size - 1) // 2) for size in self._coarse), dims)
-            padding = tuple((size - 1) // 2 for size in self.torus)
-            kernel = torch.roll(pixel_shuffle(kernel, self.stride), padding, dims)
+            fine = tuple((size - 1) // 2 for size in self.torus)
+            kernel = torch.roll(pixel_shuffle(kernel, self.stride), fine, dims)
+            # Strided layers pad both sides alike. Where that leaves one place too few, a zero goes in front.
+            short = [step == 1 and size % 2 == 0 for size, step in zip(self.torus, self.stride, strict=True)]
+            for axis, zero in zip(dims, short, strict=True):
+                if zero:
+                    front = torch.zeros_like(kernel.narrow(axis, 0, 1))
+                    kernel = torch.cat([front, kernel], dim=axis)
+            padding = tuple(size + zero for size, zero in zip(fine, short, strict=True))
         layer = getattr(torch.nn, f"Conv{d}d")(
-            self.in_channels, self.out_channels, self.torus, self.stride, padding, groups=self.groups,
-            bias=self.bias is not None, padding_mode="circular", dtype=kernel.dtype, device=kernel.device,
+            self.in_channels, self.out_channels, tuple(kernel.shape[-d:]), self.stride, padding,
+            groups=self.groups, bias=self.bias is not None, padding_mode="circular", dtype=kernel.dtype, device=kernel.device,
         )  # fmt: skip
         with torch.no_grad():
             layer.weight.copy_(kernel)
@@ -298,7 +308,7 @@ class UnitaryConv2d(_UnitaryConv):
     inverse(output)
         The input with that output.
     to_conv()
-        A plain convolution layer with a kernel as wide as the torus, circular padding and the same results.
+        A plain convolution layer with the same results: circular padding, and a kernel as wide as the torus.
     spectrum()
         The matrices as a :class:`~lowrank_unitary.Spectrum`.
 

@@ -166,7 +166,8 @@ class _UnitaryConv(torch.nn.Module):
             padding = tuple(size + zero for size, zero in zip(fine, short, strict=True))
         layer = getattr(torch.nn, f"Conv{d}d")(
             self.in_channels, self.out_channels, tuple(kernel.shape[-d:]), self.stride, padding,
-            groups=self.groups, bias=self.bias is not None, padding_mode="circular", dtype=kernel.dtype, device=kernel.device,
+            groups=self.groups, bias=self.bias is not None, padding_mode="circular",
+            dtype=kernel.dtype, device=kernel.device,
         )  # fmt: skip
         with torch.no_grad():
             layer.weight.copy_(kernel)

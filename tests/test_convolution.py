@@ -11,7 +11,7 @@ from cases import ct, normal
 from profiles import covering, of_profile
 
 import lowrank_unitary as lu
-from lowrank_unitary._array import to_numpy, tolerance
+from lowrank_unitary._array import array_namespace, to_numpy, tolerance
 from lowrank_unitary.convolution.frequencies import half_spectrum
 
 # All parities, sizes of 1 and 2 among them, where no frequency or only few come in pairs.
@@ -74,9 +74,18 @@ def test_independent_frequencies_are_one_of_each_pair_and_all_that_are_their_own
     assert len(own) + 2 * len(pairs) == np.prod(torus)
 
 
+@pytest.mark.parametrize("xp", [torch, jax.numpy], ids=lambda xp: xp.__name__)
+def test_independent_frequencies_are_the_same_on_every_namespace(xp):
+    for one, other in zip(
+        lu.independent_frequencies((4, 6), xp=xp), lu.independent_frequencies((4, 6)), strict=True
+    ):
+        assert array_namespace(one) is array_namespace(xp.ones(1))
+        assert np.array_equal(np.asarray(one), other)
+
+
 @pytest.mark.parametrize("torus", TORI, ids=str)
 def test_every_place_of_the_half_spectrum_has_one_source(torus):
-    half = half_spectrum(torus)
+    half = half_spectrum(np, torus, None)
     places = np.concatenate([half.real, half.complex, half.mirrored])
     assert np.array_equal(places[half.source], np.arange(len(places)))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from .._array import Array, Namespace, is_complex, is_numpy, is_torch, is_traced, placement, validate
+from .._array import Array, Namespace, is_complex, is_numpy, is_torch, is_traced, move, placement, validate
 from .._linalg import adjoint as conjugate_transpose
-from .frequencies import half_spectrum, places
+from .frequencies import half_spectrum
 from .spectrum import Spectrum, as_complex, checked_spectrum, signal_dtype
 
 # The most axes that JAX transforms at once.
@@ -128,7 +127,7 @@ def to_frequencies(xp: Namespace, signal: Array, torus: tuple[int, ...], groups:
     blocks = xp.permute_dims(spectral, (*range(1, groups + 1), groups + 2, groups + 1, 0))
     if complex_signal:
         return Spectrum(xp.real(blocks[..., :0, :, :]), blocks)
-    half = half_spectrum(torus)
+    half = half_spectrum(xp, torus, signal)
     return Spectrum(xp.real(_taken(xp, blocks, half.real)), _taken(xp, blocks, half.complex))
 
 
@@ -143,27 +142,29 @@ def to_signal(xp: Namespace, blocks: Spectrum, torus: tuple[int, ...], samples: 
     return _transformed_back(xp, spectral, torus, half=real)
 
 
-def _taken(xp: Namespace, blocks: Array, host: np.ndarray[Any, Any]) -> Array:
-    index = host if is_numpy(xp) else places(xp, host, blocks)
+def _taken(xp: Namespace, blocks: Array, index: Array) -> Array:
     # torch copies a chosen part of a permuted tensor in half the time that index_select takes.
-    return blocks[..., index, :, :] if is_torch(xp) else xp.take(blocks, index, axis=-3)
+    if is_torch(xp):
+        return blocks[..., index, :, :]
+    index = move(xp, index, blocks, None) if isinstance(index, np.ndarray) else index
+    return xp.take(blocks, index, axis=-3)
 
 
 def _scattered(xp: Namespace, blocks: Spectrum, torus: tuple[int, ...], back: tuple[int, ...]) -> Array:
     """The half spectrum (samples, groups…, channels, places) from its independent frequencies."""
-    half, pairs = half_spectrum(torus), blocks.complex
+    pairs = blocks.complex
+    half = half_spectrum(xp, torus, pairs)
     mirrored = xp.conj(_taken(xp, pairs, half.of_pair))
     if not (is_numpy(xp) or is_torch(xp)) or is_traced(blocks.real, pairs):
         every = xp.concat([as_complex(xp, blocks.real), pairs, mirrored], axis=-3)
         return xp.permute_dims(_taken(xp, every, half.source), back)
     # Written where it is to stand: one copy.
     *batch, _, channels, m = pairs.shape
-    shape = (m, *batch, channels, len(half.source))
+    shape = (m, *batch, channels, half.source.shape[0])
     spectral = xp.empty(shape, dtype=pairs.dtype, device=placement(pairs))
     groups = len(batch)
     view = xp.permute_dims(spectral, (*range(1, groups + 1), groups + 2, groups + 1, 0))
-    for host, part in ((half.real, blocks.real), (half.complex, pairs), (half.mirrored, mirrored)):
-        index = host if is_numpy(xp) else places(xp, host, pairs)
+    for index, part in ((half.real, blocks.real), (half.complex, pairs), (half.mirrored, mirrored)):
         view[..., index, :, :] = as_complex(xp, part)
     return spectral
 

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from .._array import Array, Namespace, astype, complex_dtype, is_complex, is_half, real_dtype, validate
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    complex_dtype,
+    is_complex,
+    is_half,
+    placement,
+    real_dtype,
+    validate,
+)
 from .._linalg import RNG, Key, key_of
 from ..unitary.initialisers import random_unitary
 from .frequencies import checked_torus, counts
@@ -154,7 +164,7 @@ def _repeated(matrix: Array, torus: tuple[int, ...]) -> Spectrum:
     real, double = _dtypes(xp, matrix)
     if is_complex(xp, matrix.dtype):
         return Spectrum(
-            xp.zeros((*matrix.shape[:-2], 0, *matrix.shape[-2:]), dtype=real),
+            xp.zeros((*matrix.shape[:-2], 0, *matrix.shape[-2:]), dtype=real, device=placement(matrix)),
             xp.repeat(matrix[..., None, :, :], math.prod(torus), axis=-3),
         )
     return Spectrum(

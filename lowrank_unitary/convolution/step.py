@@ -8,6 +8,7 @@ from typing import Any
 from .._array import (
     Array,
     Namespace,
+    is_cupy,
     is_jax,
     is_numpy,
     is_torch,
@@ -171,7 +172,7 @@ def _put(xp: Namespace, stack: Array, index: Array, moved: Array, *, overwrite: 
     moved = xp.reshape(moved, (-1, *shape[-2:]))
     if is_jax(xp):
         return xp.reshape(xp.reshape(stack, (count, *shape[-2:])).at[flat].set(moved), shape)
-    if is_numpy(xp) or (is_torch(xp) and not is_traced(stack, moved)):
+    if is_numpy(xp) or is_cupy(xp) or (is_torch(xp) and not is_traced(stack, moved)):
         # Not by a flat view, which other strides may not have.
         result = stack if overwrite else xp.asarray(stack, copy=True)
         result[tuple(_unravelled(flat, shape[:-2]))] = moved

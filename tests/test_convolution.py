@@ -266,6 +266,15 @@ def test_realness_ties_and_isometry_hold_over_many_steps(dtype):
     assert abs(np.linalg.norm(y) / np.linalg.norm(x) - 1.0) <= tolerance(np, np.dtype(dtype), C)
 
 
+def test_steps_heal_an_inherited_defect():
+    torus, bent = (4, 5), [1.001 * part for part in lu.random_spectrum(C, torus=(4, 5), rng=0)]
+    spectrum, still = lu.Spectrum(*bent), lu.Spectrum(*(np.zeros_like(part) for part in bent))
+    for step in range(of_profile(quick=120, thorough=1000)):
+        spectrum = lu.spectrum_step(spectrum, still, 0.1, rank=1, heal=1, rng=step)
+    # Each probe leaves on average 2/3 of the defect of a 3×3 matrix.
+    assert lu.spectrum_defect(spectrum) <= tolerance(np, np.dtype("float64"), C)
+
+
 @pytest.mark.parametrize("update", ["geodesic", "cayley", "polar"])
 def test_a_step_is_one_step_of_each_matrix(update):
     torus = (4, 3)

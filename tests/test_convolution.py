@@ -267,7 +267,7 @@ def test_realness_ties_and_isometry_hold_over_many_steps(dtype):
 
 
 def test_steps_heal_an_inherited_defect():
-    torus, bent = (4, 5), [1.001 * part for part in lu.random_spectrum(C, torus=(4, 5), rng=0)]
+    bent = [1.001 * part for part in lu.random_spectrum(C, torus=(4, 5), rng=0)]
     spectrum, still = lu.Spectrum(*bent), lu.Spectrum(*(np.zeros_like(part) for part in bent))
     for step in range(of_profile(quick=120, thorough=1000)):
         spectrum = lu.spectrum_step(spectrum, still, 0.1, rank=1, heal=1, rng=step)

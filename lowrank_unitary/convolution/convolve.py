@@ -52,7 +52,7 @@ def convolve(signal: Array, spectrum: Spectrum, /, *, torus: tuple[int, ...], ad
     True
     """
     validate.flag("adjoint", adjoint)
-    xp, sizes, _ = checked_spectrum(spectrum, torus)
+    xp, sizes = checked_spectrum(spectrum, torus)
     groups = tuple(spectrum.real.shape[:-3])
     channels = spectrum.real.shape[-2 if adjoint else -1]
     samples = checked_signal("signal", signal, sizes, groups, channels, spectrum)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from .._array import Array, is_half, validate
 from ..types import BodyFactors, LowRankFactors
@@ -148,16 +147,6 @@ def spectrum_gradient(gradient: Spectrum, /, *, torus: tuple[int, ...]) -> Spect
     >>> np.allclose(gradient.real, 6 * spectrum.real), np.allclose(gradient.complex, 3 * spectrum.complex)
     (True, True)
     """
-    _, sizes, real = checked_spectrum(gradient, torus, "gradient")
+    _, sizes = checked_spectrum(gradient, torus, "gradient")
     N = float(math.prod(sizes))
-    return Spectrum(gradient.real * N, gradient.complex * (0.5 * N if real else N))
-
-
-def gradient_parts(gradient: Any) -> tuple[Any, Any]:
-    """The two parts of a gradient of a spectrum, arrays or factors, or an error."""
-    if not isinstance(gradient, Spectrum):
-        raise TypeError(
-            f"gradient must be a Spectrum of arrays or factors, got {type(gradient).__name__}: "
-            f"convolution_gradient makes one."
-        )
-    return gradient.real, gradient.complex
+    return Spectrum(gradient.real * N, gradient.complex * (0.5 * N if gradient.real.shape[-3] else N))

@@ -87,7 +87,7 @@ def kernel_of_spectrum(spectrum: Spectrum, /, *, torus: tuple[int, ...]) -> Arra
     >>> np.allclose(lu.spectrum_of_kernel(kernel, torus=(5, 4)).complex, spectrum.complex)
     True
     """
-    xp, sizes, _ = checked_spectrum(spectrum, torus)
+    xp, sizes = checked_spectrum(spectrum, torus)
     kernel = to_signal(xp, spectrum, sizes, (spectrum.real.shape[-1],))
     return _centred(xp, xp.moveaxis(kernel, 0, -len(sizes) - 1), sizes)
 

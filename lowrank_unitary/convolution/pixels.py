@@ -94,9 +94,9 @@ def checked_stride(stride: Any) -> tuple[int, ...]:
 
 
 def _leading(name: str, signal: Array, d: int) -> list[int]:
-    if signal.ndim < d + 1:
+    if signal.ndim < d + 1 or 0 in signal.shape[-d - 1 :]:
         raise ValueError(
-            f"{name} must have an axis of channels and {d} axes of the torus, got the shape "
+            f"{name} must have an axis of channels and {d} axes of the torus, of sizes from 1 on, got "
             f"{tuple(signal.shape)}: the stride has a number for each of the latter."
         )
     return [int(size) for size in signal.shape[:-d]]

@@ -32,10 +32,8 @@ class Spectrum(NamedTuple):
     complex: Any
 
 
-def checked_spectrum(
-    spectrum: Spectrum, torus: Any = None, name: str = "spectrum"
-) -> tuple[Namespace, tuple[int, ...], bool]:
-    """The namespace, the torus (empty where none is given), and whether the filter is real, or an error."""
+def checked_stacks(spectrum: Spectrum, name: str = "spectrum") -> Namespace:
+    """The namespace of the two stacks of a spectrum that fit together, or an error."""
     if not isinstance(spectrum, Spectrum):
         raise TypeError(
             f"{name} must be a Spectrum(real, complex), got {type(spectrum).__name__}: make one with "
@@ -60,17 +58,22 @@ def checked_spectrum(
             f"{own} and {pairs} must be float32 and complex64, or float64 and complex128, got {dtype} and "
             f"{spectrum.complex.dtype}: cast one of the two."
         )
-    R, P = shapes[0][-3], shapes[1][-3]
-    if torus is None:
-        return xp, (), R > 0
-    sizes = checked_torus(torus)
+    return xp
+
+
+def checked_spectrum(
+    spectrum: Spectrum, torus: Any, name: str = "spectrum"
+) -> tuple[Namespace, tuple[int, ...]]:
+    """The namespace and the torus of a spectrum that fits it, or an error."""
+    xp, sizes = checked_stacks(spectrum, name), checked_torus(torus)
+    R, P = (int(part.shape[-3]) for part in spectrum)
     if (R, P) not in (counts(sizes), (0, math.prod(sizes))):
         raise ValueError(
             f"{name} must have {counts(sizes)[0]} real and {counts(sizes)[1]} complex matrices on the torus "
             f"{sizes}, or 0 and {math.prod(sizes)} for complex signals, got {R} and {P}: pass the torus that "
             f"it was made for."
         )
-    return xp, sizes, R > 0
+    return xp, sizes
 
 
 def signal_dtype(xp: Namespace, spectrum: Spectrum) -> Any:
@@ -109,7 +112,7 @@ def spectrum_defect(spectrum: Spectrum, /) -> Array:
     >>> bool(lu.spectrum_defect(spectrum) < 1e-14)
     True
     """
-    xp, _, _ = checked_spectrum(spectrum)
+    xp = checked_stacks(spectrum)
     defects = [unitarity_defect(part) for part in spectrum if part.shape[-3]]
     return xp.max(xp.concat(defects, axis=-1), axis=-1)
 
@@ -138,7 +141,7 @@ def reunitarize_spectrum(spectrum: Spectrum, /) -> Spectrum:
     >>> bool(lu.spectrum_defect(spectrum) < 1e-14)
     True
     """
-    checked_spectrum(spectrum)
+    checked_stacks(spectrum)
     return each(reunitarize, spectrum)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from .._array import (
     Array,
     Namespace,
+    astype,
     is_cupy,
     is_jax,
     is_numpy,
@@ -18,9 +21,9 @@ from .._array import (
 )
 from .._linalg import RNG, adjoint, key_of
 from ..step import unitary_step
+from ..tangent.sketch import Tangent
 from ..types import BodyFactors, LowRankFactors
-from .gradient import gradient_parts
-from .spectrum import Spectrum, checked_spectrum
+from .spectrum import Spectrum, checked_stacks
 from .starts import another
 
 
@@ -81,8 +84,8 @@ def spectrum_step(
     (5, True)
     """
     validate.flag("overwrite_spectrum", overwrite_spectrum)
-    xp, _, _ = checked_spectrum(spectrum)
-    gradients = gradient_parts(gradient)
+    xp = checked_stacks(spectrum)
+    gradients = _checked_gradient(spectrum, gradient)
     if getattr(step_size, "ndim", 0):
         # One number for each group, for all of its frequencies.
         step_size = step_size[..., None]
@@ -99,6 +102,8 @@ def spectrum_step(
             )
         )
     m = validate.count("frequencies", frequencies)
+    gradients = Spectrum(*(_fitted(xp, U, G) for U, G in zip(spectrum, gradients, strict=True)))
+    parts = zip(spectrum, gradients, (first, another(first)), strict=True)
     moved = []
     for (U, G, key), (index, among) in zip(parts, _chosen(xp, spectrum, gradients, m), strict=True):
         if not math.prod(index.shape):
@@ -111,9 +116,26 @@ def spectrum_step(
     return Spectrum(*moved)
 
 
-def _chosen(
-    xp: Namespace, spectrum: Spectrum, gradients: tuple[Any, Any], m: int
-) -> list[tuple[Array, Array]]:
+def _checked_gradient(spectrum: Spectrum, gradient: Spectrum) -> Spectrum:
+    """The gradient itself, with a matrix for each of the spectrum, or an error."""
+    if not isinstance(gradient, Spectrum):
+        raise TypeError(
+            f"gradient must be a Spectrum of arrays or factors, got {type(gradient).__name__}: "
+            f"convolution_gradient makes one."
+        )
+    for field, part, U in zip(spectrum._fields, gradient, spectrum, strict=True):
+        for x in part if _is_thin(part) else (part,):
+            shape, count = tuple(getattr(x, "shape", ())), U.shape[-3]
+            # What is no array is refused with the others, by the routine for the stack.
+            if hasattr(x, "shape") and (len(shape) < 3 or shape[-3] != count):
+                raise ValueError(
+                    f"gradient.{field} must have {count} frequencies on axis -3 as the spectrum, got "
+                    f"{shape}: pass the gradient at each of them."
+                )
+    return gradient
+
+
+def _chosen(xp: Namespace, spectrum: Spectrum, gradients: Spectrum, m: int) -> list[tuple[Array, Array]]:
     """Of both stacks the numbers of candidates, as many as may be among the m, and whether they are.
 
     Sizes are static: how many of the m are real is known by value only.
@@ -144,8 +166,27 @@ def _tangent_energy(xp: Namespace, unitary: Array, gradient: Any) -> Array:
     return xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
 
 
+def _fitted(xp: Namespace, unitary: Array, gradient: Any) -> Any:
+    """The gradient with one matrix for each of the stack and the dtype of the stack, or an error."""
+    batch = tuple(unitary.shape[:-2])
+    if np.broadcast_shapes(Tangent.of(unitary, gradient, of_unitary=True).batch, batch) != batch:
+        raise ValueError(
+            f"gradient must have no more leading axes than spectrum, {batch}, where frequencies are chosen: "
+            f"give the groups of the gradient to the spectrum, too."
+        )
+
+    def fit(x: Array) -> Array:
+        return xp.broadcast_to(astype(xp, x, unitary.dtype), (*batch, *x.shape[-2:]))
+
+    return type(gradient)(*map(fit, gradient)) if _is_thin(gradient) else fit(gradient)
+
+
+def _is_thin(gradient: Any) -> bool:
+    return isinstance(gradient, LowRankFactors | BodyFactors)
+
+
 def _each_array(function: Any, xp: Namespace, gradient: Any, index: Array) -> Any:
-    if isinstance(gradient, LowRankFactors | BodyFactors):
+    if _is_thin(gradient):
         return type(gradient)(*(function(xp, x, index) for x in gradient))
     return function(xp, gradient, index)
 

@@ -146,7 +146,7 @@ class _UnitaryConv(torch.nn.Module):
         return Spectrum(*(part.detach() for part in self._stacks()))
 
     def to_conv(self) -> Any:
-        """A plain convolution layer of torch, with a kernel of full width and circular padding."""
+        """A plain layer of torch with the same results: padding is circular, the kernel of full width."""
         d = self.axes
         kernel = kernel_of_spectrum(self.spectrum(), torus=self._coarse)
         kernel = kernel.reshape(self.out_channels, -1, *self._coarse)
@@ -303,15 +303,6 @@ class UnitaryConv2d(_UnitaryConv):
         The stacks of :class:`~lowrank_unitary.Spectrum`, marked as unitary (:func:`mark_unitary`), with the
         groups, if more than one, on the first axis. None where the torus has no such frequency.
     bias : torch.nn.Parameter or None, shape (C_out,)
-
-    Methods
-    -------
-    inverse(output)
-        The input with that output.
-    to_conv()
-        A plain convolution layer with the same results: circular padding, and a kernel as wide as the torus.
-    spectrum()
-        The matrices as a :class:`~lowrank_unitary.Spectrum`.
 
     Notes
     -----

@@ -11,7 +11,7 @@ except ImportError as error:
     ) from error
 
 from .capture import capture_factors, captured_factors, clip_grad_norm_, unitary_linear
-from .convolution import UnitaryConv1d, UnitaryConv2d, UnitaryConv3d
+from .convolution.layers import UnitaryConv1d, UnitaryConv2d, UnitaryConv3d
 from .marking import is_marked, mark_unitary
 from .optimisers.adam import UnitaryAdam
 from .optimisers.sgd import UnitarySGD

@@ -18,10 +18,7 @@ _MOST = 8
 
 
 class Captured:
-    """The body factors of a gradient: rows of both, and the n×n sum of those beyond the limit.
-
-    Of one matrix or of every matrix of a stack.
-    """
+    """Body factors of a gradient, of a stack too: rows of both, and the n×n sum of those beyond the limit."""
 
     def __init__(self) -> None:
         self.pulled: list[torch.Tensor] = []

@@ -8,66 +8,22 @@ from typing import Any
 
 import torch
 
-from .._array import array_namespace, complex_dtype, is_complex, real_dtype, validate
-from .._linalg import RNG
-from ..convolution.convolve import checked_shape, products, to_frequencies, to_signal
-from ..convolution.frequencies import checked_torus
-from ..convolution.kernel import kernel_of_spectrum
-from ..convolution.pixels import checked_stride, pixel_shuffle, pixel_unshuffle
-from ..convolution.spectrum import Spectrum
-from ..convolution.starts import delta_spectrum, identity_spectrum, random_spectrum
-from .capture import of_parameter
-from .marking import mark_unitary
+from ..._array import array_namespace, complex_dtype, is_complex, real_dtype, validate
+from ..._linalg import RNG
+from ...convolution.convolve import checked_shape
+from ...convolution.frequencies import checked_torus
+from ...convolution.kernel import kernel_of_spectrum
+from ...convolution.pixels import checked_stride, pixel_shuffle, pixel_unshuffle
+from ...convolution.spectrum import Spectrum
+from ...convolution.starts import delta_spectrum, identity_spectrum, random_spectrum
+from ..marking import mark_unitary
+from .recorded import recorded
 
-INITIAL = ("identity", "delta", "haar")
-
-
-class _Convolved(torch.autograd.Function):
-    """H x or Hᴴ x; the backward pass captures body factors, which both passes have computed anyway."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        real: torch.Tensor,
-        complex_: torch.Tensor,
-        torus: tuple[int, ...],
-        adjoint: bool,
-    ) -> torch.Tensor:
-        xp, groups = array_namespace(x), real.ndim - 3
-        with torch.autocast(x.device.type, enabled=False):
-            there = to_frequencies(xp, x, torus, groups)
-            back = products(xp, Spectrum(real, complex_), there, adjoint=adjoint)
-            samples = tuple(x.shape[: x.ndim - groups - 1 - len(torus)])
-            y: torch.Tensor = to_signal(xp, back, torus, samples)
-        # Of y = Hx with G = ΔXᴴ the factors are (HᴴΔ, X), of z = Hᴴy with G = YΔᴴ they are (Z, Δ).
-        ctx.save_for_backward(*(back if adjoint else there), real, complex_)
-        ctx.parameters = real, complex_
-        ctx.how = torus, samples, adjoint
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        *kept, real, complex_ = ctx.saved_tensors
-        torus, samples, adjoint = ctx.how
-        xp = array_namespace(grad)
-        with torch.autocast(grad.device.type, enabled=False):
-            cotangent = to_frequencies(xp, grad, torus, real.ndim - 3)
-            pulled = products(xp, Spectrum(real, complex_), cotangent, adjoint=not adjoint)
-            left, right = (kept, cotangent) if adjoint else (pulled, kept)
-            parts = zip(ctx.parameters, ctx.needs_input_grad[1:3], left, right, strict=True)
-            for parameter, needed, a, b in parts:
-                if needed:
-                    of_parameter(parameter).add(a.mT, b.mT)
-            return to_signal(xp, pulled, torus, samples) if ctx.needs_input_grad[0] else None, *4 * [None]
-
-
-# As for unitary_linear.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _recorded(x: torch.Tensor, spectrum: Spectrum, torus: tuple[int, ...], adjoint: bool) -> torch.Tensor:
-    y: torch.Tensor = _Convolved.apply(x, *spectrum, torus, adjoint)  # type: ignore[no-untyped-call]
-    return y
+_STARTS: dict[str, Callable[..., Spectrum]] = {
+    "identity": lambda *args, rng, **options: identity_spectrum(*args, **options),
+    "delta": delta_spectrum,
+    "haar": random_spectrum,
+}
 
 
 class _UnitaryConv(torch.nn.Module):
@@ -97,7 +53,7 @@ class _UnitaryConv(torch.nn.Module):
         self.torus = checked_torus(self._for_every_axis("torus", torus))
         self.stride = checked_stride(self._for_every_axis("stride", stride))
         validate.flag("bias", bias)
-        validate.choice("init", init, INITIAL)
+        validate.choice("init", init, tuple(_STARTS))
         if any(size % step for size, step in zip(self.torus, self.stride, strict=True)):
             raise ValueError(f"stride must divide the torus {self.torus}, got {self.stride}.")
         if in_channels % groups:
@@ -108,18 +64,11 @@ class _UnitaryConv(torch.nn.Module):
                 f"{in_channels * math.prod(self.stride)}, for square matrices, got {out_channels}."
             )
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        start: Callable[..., Spectrum] = {
-            "identity": identity_spectrum, "delta": delta_spectrum, "haar": random_spectrum,
-        }[init]  # fmt: skip
-        made = start(
+        batch = (groups,) if groups > 1 else ()
+        made = _STARTS[init](
             out_channels // groups,
-            torus=self._coarse,
-            dtype=dtype,
-            batch=(groups,) if groups > 1 else (),
-            xp=torch,
-            device=device,
-            **({} if init == "identity" else {"rng": rng}),
-        )
+            torus=self._coarse, dtype=dtype, batch=batch, rng=rng, xp=torch, device=device,
+        )  # fmt: skip
         # A stack of no matrices is no parameter: all those of complex signals are complex.
         for name, part in made._asdict().items():
             self.register_parameter(name, mark_unitary(torch.nn.Parameter(part)) if part.numel() else None)
@@ -250,7 +199,7 @@ class _UnitaryConv(torch.nn.Module):
         d = self.axes
         if self.groups > 1:
             x = x.reshape(*x.shape[: -d - 1], self.groups, -1, *x.shape[-d:])
-        y = _recorded(x, stacks, self._coarse, adjoint)
+        y = recorded(x, stacks, self._coarse, adjoint)
         return y.flatten(-d - 2, -d - 1) if self.groups > 1 else y
 
     def _shift(self, bias: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from profiles import covering, of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import array_namespace, to_numpy, tolerance
+from lowrank_unitary.convolution import step as step_module
 from lowrank_unitary.convolution.frequencies import half_spectrum
 
 # All parities, sizes of 1 and 2 among them, where no frequency or only few come in pairs.
@@ -298,6 +299,16 @@ def test_the_two_stacks_draw_numbers_of_their_own():
     haar = lu.random_unitary(C, dtype=np.complex128, batch=(2,), rng=0)
     assert np.array_equal(made.real, lu.random_unitary(C, batch=(4,), rng=0))
     assert not np.allclose(made.complex, haar)
+
+
+def test_the_steps_of_the_two_stacks_draw_numbers_of_their_own(monkeypatch):
+    keys = []
+    monkeypatch.setattr(step_module, "unitary_step", lambda U, *args, rng, **options: keys.append(rng) or U)
+    spectrum = generic((4, 5))
+    for frequencies in (None, 3):
+        lu.spectrum_step(spectrum, spectrum, 0.1, 1, rng=7, frequencies=frequencies)
+    assert len(set(keys[:2])) == 2
+    assert keys[2:] == keys[:2]
 
 
 def energies(spectrum, gradient):

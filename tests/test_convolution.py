@@ -317,6 +317,19 @@ def energies(spectrum, gradient):
     return np.concatenate([tangent[0], 2 * tangent[1]], axis=-1)
 
 
+def test_groups_have_step_sizes_of_their_own():
+    torus = (4, 5)
+    spectrum = lu.random_spectrum(C, torus=torus, batch=(2,), rng=0)
+    for frequencies in (None, 3):
+        options = {"rank": C, "heal": 0, "rng": 0, "frequencies": frequencies}
+        gradient = lu.Spectrum(spectrum.real[::-1], spectrum.complex[::-1])
+        both = lu.spectrum_step(spectrum, gradient, np.array([0.1, 0.2]), **options)
+        for i, size in enumerate((0.1, 0.2)):
+            one, slope = (lu.Spectrum(*(part[i] for part in some)) for some in (spectrum, gradient))
+            alone = lu.spectrum_step(one, slope, size, **options)
+            assert all(close(x[i], y, scale=10.0) for x, y in zip(both, alone, strict=True))
+
+
 @pytest.mark.parametrize("groups", [(), (2,)], ids=str)
 @pytest.mark.parametrize("m", [1, 3, 9, 20])
 def test_a_budget_moves_the_frequencies_of_the_largest_gradients(m, groups):
@@ -463,6 +476,10 @@ X, S = signal(TORUS), lu.random_spectrum(C, torus=TORUS, rng=0)
 PARTS = lu.convolution_gradient(X, X, torus=TORUS)
 
 
+def read_only(spectrum):
+    return lu.Spectrum(*(np.broadcast_to(part, part.shape) for part in spectrum))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -502,6 +519,12 @@ PARTS = lu.convolution_gradient(X, X, torus=TORUS)
         (lambda: lu.spectrum_step(S, PARTS, 0.1, 4), ValueError, "rank"),
         (lambda: lu.spectrum_step(S, PARTS, 0.1, 1, frequencies=-1), ValueError, "frequencies"),
         (lambda: lu.spectrum_step(S, PARTS, 0.1, 1, frequencies=True), TypeError, "frequencies"),
+        (
+            lambda: lu.spectrum_step(read_only(S), PARTS, 0.1, 1, frequencies=2, overwrite_spectrum=True),
+            ValueError,
+            "spectrum.real must be writeable when overwrite_spectrum=True",
+        ),
+        (lambda: lu.spectrum_step(S, lu.Spectrum(S.real[0], S.complex), 0.1, 1), ValueError, "gradient.real"),
         (lambda: lu.pixel_unshuffle(X, (3, 1)), ValueError, "stride must divide"),
         (lambda: lu.pixel_shuffle(X, (2, 1)), ValueError, "signal must have a multiple of 2"),
         (lambda: lu.pixel_unshuffle(X, (0, 1)), ValueError, "stride"),

@@ -86,6 +86,9 @@ def spectrum_step(
     validate.flag("overwrite_spectrum", overwrite_spectrum)
     xp = checked_stacks(spectrum)
     gradients = _checked_gradient(spectrum, gradient)
+    if overwrite_spectrum:
+        for field, U in spectrum._asdict().items():
+            validate.overwritable(f"spectrum.{field}", "overwrite_spectrum", U, tuple(U.shape[:-2]))
     if getattr(step_size, "ndim", 0):
         # One number for each group, for all of its frequencies.
         step_size = step_size[..., None]

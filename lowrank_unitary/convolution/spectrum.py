@@ -102,7 +102,7 @@ def spectrum_defect(spectrum: Spectrum, /) -> Array:
 
     Notes
     -----
-    O(C³) a frequency. All singular values σ of the convolution have |σ² − 1| ≤ δ: it is Lipschitz with
+    O(C³) a frequency. All singular values σ of the convolution have 1 − δ ≤ σ² ≤ 1 + δ: it is Lipschitz with
     constant √(1 + δ), and so is its inverse with 1/√(1 − δ).
 
     Examples

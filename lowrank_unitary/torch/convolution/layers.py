@@ -76,7 +76,7 @@ class _UnitaryConv(torch.nn.Module):
         self.register_parameter("bias", None if shift is None else torch.nn.Parameter(shift))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The convolution of `input`, (…, in_channels, *torus), by the matrices, plus the bias."""
+        """The convolution of `input`, (…, in_channels, N₁, …, N_d), by the matrices, plus the bias."""
         x = self._checked(input, self.torus, self.in_channels)
         if max(self.stride) > 1:
             x = pixel_unshuffle(x, self.stride)
@@ -84,7 +84,7 @@ class _UnitaryConv(torch.nn.Module):
         return y if self.bias is None else y + self._shift(self.bias)
 
     def inverse(self, output: torch.Tensor) -> torch.Tensor:
-        """The input with this output, (…, in_channels, *torus)."""
+        """The input, (…, in_channels, N₁, …, N_d), with this output."""
         y = self._checked(output, self._coarse, self.out_channels)
         x = self._convolved(y if self.bias is None else y - self._shift(self.bias), adjoint=True)
         shuffled: torch.Tensor = pixel_shuffle(x, self.stride) if max(self.stride) > 1 else x

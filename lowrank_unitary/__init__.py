@@ -6,6 +6,14 @@
 Axes: the last two are the matrix, all others are a batch. ᴴ is the conjugate transpose, also for real arrays.
 """
 
+from .convolution.convolve import convolve
+from .convolution.frequencies import independent_frequencies
+from .convolution.gradient import convolution_body_gradient, convolution_gradient, spectrum_gradient
+from .convolution.kernel import kernel_of_spectrum, spectrum_of_kernel
+from .convolution.pixels import pixel_shuffle, pixel_unshuffle
+from .convolution.spectrum import Spectrum, reunitarize_spectrum, spectrum_defect
+from .convolution.starts import delta_spectrum, identity_spectrum, random_spectrum
+from .convolution.step import spectrum_step
 from .rotation.certificate import RotationCertificate, rotation_certificate
 from .rotation.derivatives import (
     polar_projection_vjp,
@@ -47,27 +55,43 @@ __all__ = [
     "SVDSketch",
     "SketchError",
     "SketchState",
+    "Spectrum",
     "StepCotangents",
     "add_factors",
     "cayley_unitary",
     "compress_factors",
     "compress_tangent",
+    "convolution_body_gradient",
+    "convolution_gradient",
+    "convolve",
+    "delta_spectrum",
     "heal_unitary",
     "henaff_unitary",
+    "identity_spectrum",
+    "independent_frequencies",
     "is_unitary",
+    "kernel_of_spectrum",
     "leave_one_out_error",
     "momentum_step",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "polar_projection",
     "polar_projection_vjp",
     "polar_rotation",
     "polar_rotation_vjp",
+    "random_spectrum",
     "random_test_matrix",
     "random_unitary",
     "reunitarize",
+    "reunitarize_spectrum",
     "rotate",
     "rotate_vjp",
     "rotation_certificate",
     "sketch_error",
+    "spectrum_defect",
+    "spectrum_gradient",
+    "spectrum_of_kernel",
+    "spectrum_step",
     "svd_sketch",
     "tangent_error",
     "tangent_sketch",

@@ -21,6 +21,7 @@ from lowrank_unitary._kernels import cuda as _cuda
 from lowrank_unitary._linalg import eigh, inv
 
 N, K = 7, 2
+TORUS = (6,)
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128")
 
 # Of factors that are not unique these functions stand for what is: the product, or its skew part.
@@ -49,6 +50,31 @@ CASES = {
     "MomentumState.start": lambda d: lu.MomentumState.start(d.U, K, scaling="rows"),
     "SVDSketch.factors": lambda d: d.svd.factors(),
     "SketchState.start": lambda d: lu.SketchState.start(d.U, K, rng=1, feedback=True).missed,
+    "convolution_body_gradient": lambda d: [
+        Tangent(*part) for part in lu.convolution_body_gradient(d.signal, d.cotangent, **d.grouped)
+    ],
+    "convolution_gradient": lambda d: lu.convolution_gradient(d.signal, d.cotangent, **d.grouped),
+    "convolve": lambda d: [
+        lu.convolve(d.signal, d.spectrum, torus=TORUS, adjoint=adjoint) for adjoint in (False, True)
+    ],
+    "delta_spectrum": lambda d: lu.delta_spectrum(3, torus=TORUS, rng=1, **made_thin(d)),
+    "identity_spectrum": lambda d: lu.identity_spectrum(3, torus=TORUS, **made_thin(d)),
+    "independent_frequencies": lambda d: lu.independent_frequencies(
+        TORUS, **{name: d.made[name] for name in ("xp", "device") if name in d.made}
+    ),
+    "kernel_of_spectrum": lambda d: lu.kernel_of_spectrum(d.spectrum, torus=TORUS),
+    "pixel_shuffle": lambda d: lu.pixel_shuffle(d.signal, (3,)),
+    "pixel_unshuffle": lambda d: lu.pixel_unshuffle(d.signal, (3,)),
+    "random_spectrum": lambda d: lu.random_spectrum(3, torus=TORUS, rng=1, **made_thin(d)),
+    "reunitarize_spectrum": lambda d: lu.reunitarize_spectrum(d.spectrum),
+    "spectrum_defect": lambda d: lu.spectrum_defect(d.spectrum),
+    "spectrum_gradient": lambda d: lu.spectrum_gradient(d.spectrum, torus=TORUS),
+    "spectrum_of_kernel": lambda d: lu.spectrum_of_kernel(d.kernel, torus=TORUS),
+    "spectrum_step": lambda d: [
+        lu.spectrum_step(d.spectrum, gradient, 0.01, rank=1, rng=1, frequencies=frequencies)
+        for gradient in (lu.convolution_gradient(d.signal, d.cotangent, **d.grouped), d.spectrum)
+        for frequencies in (None, 2)
+    ],
     "add_factors": lambda d: lu.add_factors(lu.LowRankFactors(d.a, d.b), lu.LowRankFactors(d.b, d.a), rank=3),
     "cayley_unitary": lambda d: lu.cayley_unitary(N, rng=1, **d.made),
     "compress_factors": lambda d: [
@@ -130,6 +156,11 @@ METHODS = ("randomized", "krylov", "single_pass", "exact", "lsi", "columns")
 STEPS = ({}, {"core": "orthonormal"}, {"heal": 2, "rng": 1})
 
 
+def made_thin(d):
+    """What a spectrum is made with, in single precision at least."""
+    return {**d.made, "dtype": d.signal.dtype}
+
+
 class Tangent(lu.BodyFactors):
     """Factors of which the skew part alone is unique."""
 
@@ -176,6 +207,9 @@ def problem(dtype, batch):
         wide=normal(rng, (*batch, N, K + 3), thin),
         eta=np.full(batch, 0.1, np.float32), defect=np.full(batch, 1e-3, np.float32),
         compensated=lu.CompensatedUnitary.split(single, np.float16),
+        signal=normal(rng, (*batch, 3, *TORUS), thin), cotangent=normal(rng, (*batch, 3, *TORUS), thin),
+        kernel=normal(rng, (*batch, 3, 3, 2), thin), grouped={"torus": TORUS, "groups": len(batch)},
+        spectrum=lu.random_spectrum(3, torus=TORUS, dtype=np.dtype(thin), batch=batch, rng=rng),
         half=np.float16, made={"dtype": U.dtype, "batch": batch},
     )  # fmt: skip
 
@@ -286,7 +320,25 @@ REFUSALS = {
     "another device": (ValueError, "must be on (one|the current) device"),
 }
 # Fields that are arrays, or tuples of them.
-FIELDS = ("U", "a", "b", "G", "body", "states", "rotation", "delayed", "svd", "warm", "wide", "eta", "defect")
+FIELDS = (
+    "U",
+    "a",
+    "b",
+    "G",
+    "body",
+    "states",
+    "rotation",
+    "delayed",
+    "svd",
+    "warm",
+    "wide",
+    "eta",
+    "defect",
+    "signal",
+    "cotangent",
+    "kernel",
+    "spectrum",
+)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -324,7 +376,7 @@ def test_a_step_size_elsewhere_is_refused_by_name(cupy):
 def spoiled(x):
     """A copy in which the first matrix of a stack has a NaN, if it is one of floating-point matrices."""
     x = np.array(x)
-    if x.ndim == 3 and x.size:
+    if x.ndim >= 3 and x.size:
         x[0, 0, 0] = np.nan
     return x
 
@@ -334,8 +386,12 @@ SILENT = (
     "MomentumState.start",
     "SketchState.start",
     "cayley_unitary",
+    "delta_spectrum",
     "henaff_unitary",
+    "identity_spectrum",
+    "independent_frequencies",
     "is_unitary",
+    "random_spectrum",
     "random_test_matrix",
     "random_unitary",
 )

@@ -99,6 +99,7 @@ ONLY_HOLD_ARRAYS = (
     "RotateCotangents",
     "RotationCertificate",
     "SketchError",
+    "Spectrum",
     "StepCotangents",
 )
 

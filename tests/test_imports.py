@@ -23,7 +23,7 @@ HEAVY = (
 LAYERS = (
     ("_array", "_kernels", "_linalg"),
     ("types",),
-    ("sketch", "tangent", "rotation", "unitary", "step"),
+    ("sketch", "tangent", "rotation", "unitary", "step", "convolution"),
     ("__init__",),
     ("torch", "jax", "dlpack", "cuda_graph"),
     ("reference", "testing"),

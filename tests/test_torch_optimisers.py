@@ -14,7 +14,7 @@ import lowrank_unitary as lu
 import lowrank_unitary.torch as lut
 from lowrank_unitary._array import array_namespace, tolerance
 from lowrank_unitary.testing import assert_unitary
-from lowrank_unitary.torch import optimiser as optimiser_module
+from lowrank_unitary.torch.optimisers import optimiser as optimiser_module
 
 XP = array_namespace(torch.zeros(1))
 FIELDS = (torch.float64, torch.complex128)

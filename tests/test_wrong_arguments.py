@@ -99,6 +99,13 @@ def method(kind, name):
     return lambda *args, **kwargs: getattr(kind(*args[:width]), name)(*args[width:], **kwargs)
 
 
+CHANNELS = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+real_filter = lu.Spectrum(np.stack([CHANNELS, CHANNELS.T]), np.stack([CHANNELS, CHANNELS]) + 0j)
+waves = rng.standard_normal((3, 6))
+slope = lu.Spectrum(rng.standard_normal((2, 3, 3)), rng.standard_normal((2, 3, 3)) + 0.5j)
+pushes = lu.convolution_body_gradient(waves, waves[::-1], torus=(6,))
+TORUS = {"torus": ((6,), "torus")}
+
 CASES = [
     Case("unitary_transport", lu.unitary_transport, STEP, UPDATE | CORE | HEAL),
     Case("unitary_transport without healing", lu.unitary_transport, STEP, {"rng": (0, source)}),
@@ -365,6 +372,51 @@ CASES = [
         alone=True,
     ),
     Case(
+        "convolve",
+        lu.convolve,
+        {"signal": array(waves), "spectrum": (real_filter, "spectrum")},
+        TORUS | {"adjoint": (True, flag)},
+    ),
+    Case(
+        "spectrum_of_kernel", lu.spectrum_of_kernel, {"kernel": array(np.stack([waves, waves[::-1]]))}, TORUS
+    ),
+    Case("kernel_of_spectrum", lu.kernel_of_spectrum, {"spectrum": (real_filter, "spectrum")}, TORUS),
+    Case("spectrum_defect", lu.spectrum_defect, {"spectrum": (real_filter, "spectrum")}),
+    Case("reunitarize_spectrum", lu.reunitarize_spectrum, {"spectrum": (real_filter, "spectrum")}),
+    Case("spectrum_gradient", lu.spectrum_gradient, {"gradient": (slope, "spectrum")}, TORUS),
+    *(
+        Case(
+            f.__name__,
+            f,
+            {"signal": array(waves), name: array(waves)},
+            TORUS | {"groups": (0, "count")},
+        )
+        for f, name in ((lu.convolution_gradient, "cotangent"), (lu.convolution_body_gradient, "pulled"))
+    ),
+    *(
+        Case(
+            f"spectrum_step of {name}",
+            lu.spectrum_step,
+            {
+                "spectrum": (real_filter, "spectrum"),
+                "gradient": (gradient, "spectrum"),
+                "step_size": (0.1, "scalar"),
+                "rank": rank(),
+            },
+            UPDATE
+            | {"sketch": ("tangent", word), "heal": (1, "count"), "rng": (0, source)}
+            | {"frequencies": (3, "count"), "overwrite_spectrum": (False, flag)},
+            optional=("frequencies",),
+        )
+        for name, gradient in (("arrays", slope), ("body factors", pushes))
+    ),
+    *(
+        Case(f.__name__, f, {"channels": (3, "positive")}, MADE | TORUS)
+        for f in (lu.random_spectrum, lu.delta_spectrum)
+    ),
+    Case("pixel_unshuffle", lu.pixel_unshuffle, {"signal": array(waves), "stride": ((2,), "torus")}),
+    Case("pixel_shuffle", lu.pixel_shuffle, {"signal": array(waves), "stride": ((3,), "torus")}),
+    Case(
         "torch.unitary_transport",
         lut.unitary_transport,
         STEP,
@@ -451,7 +503,11 @@ def wrong_arrays(name, xp, good, *, alone=False):
     yield "float", 1.5, REFUSED
     yield "bool", True, REFUSED
     yield "rows", host.tolist(), REFUSED
-    yield "sparse", scipy.sparse.csr_matrix(np.atleast_2d(host).astype("f8")), REFUSED
+    yield (
+        "sparse",
+        scipy.sparse.csr_matrix(np.atleast_2d(host.reshape(-1, *host.shape[-1:])).astype("f8")),
+        REFUSED,
+    )
     yield "whole numbers", xp.asarray(np.ones(host.shape, "i8")), REFUSED
     yield "truths", xp.asarray(np.ones(host.shape, bool)), REFUSED
     if host.ndim:
@@ -469,7 +525,8 @@ def wrong_arrays(name, xp, good, *, alone=False):
             kind = "f8" if dtype in "gOU8" or dtype[0] == ">" else "i8"
             yield dtype, host.astype(kind).astype(dtype), REFUSED
         yield "masked", np.ma.masked_array(host, mask=host > 0), REFUSED
-        yield "matrix", np.asmatrix(host), REFUSED
+        if host.ndim < 3:
+            yield "matrix", np.asmatrix(host), REFUSED
         yield "units", host.view(Named), REFUSED
         yield "memmap", host.view(np.memmap), SAME
     if name == "torch":
@@ -497,7 +554,7 @@ def wrong_values(name, xp, kind, good, *, alone=False):
     if kind in ("array", "matrix"):
         for label, value, meaning in wrong_arrays(name, xp, good, alone=alone):
             yield label, value, ANY if kind == "matrix" and label == "sparse" else meaning
-    elif kind in ("factors", "cotangent", "state", "sketch"):
+    elif kind in ("factors", "cotangent", "state", "sketch", "spectrum"):
         yield from ((label, value, REFUSED) for label, value in NOT_A_NUMBER.items())
         yield "bool", True, REFUSED
         yield "tuple", tuple(good), REFUSED
@@ -558,7 +615,10 @@ def wrong_values(name, xp, kind, good, *, alone=False):
         yield "whole numbers", xp.int32, REFUSED
         yield ">f8", ">f8", REFUSED
         yield "foreign", torch.float64 if name != "torch" else np.dtype("f8"), REFUSED
-    elif kind == "batch":
+    elif kind in ("batch", "torus"):
+        if kind == "torus":
+            yield "none", (), REFUSED
+            yield "zero", (0,), REFUSED
         yield from ((label, value, REFUSED) for label, value in NOT_A_NUMBER.items() if label != "list")
         yield "number", 3, REFUSED
         yield "negative", (-1,), REFUSED
@@ -582,6 +642,7 @@ ALIASES = {
     "cotangent": ("left", "right"),
     "state": ("basis", "missed", "momentum", "second", "steps", "left", "right"),
     "sketch": ("U", "S", "Vh", "left", "right"),
+    "spectrum": ("real", "complex", "left", "right"),
 }
 
 
@@ -651,7 +712,7 @@ def answers(name, case):
     }
     plain = {part: {key: value for key, (value, _) in arguments.items()} for part, arguments in good.items()}
     expected = functools.cache(lambda: on_host(case.call(*plain["positional"].values(), **plain["named"])))
-    holding = ("array", "matrix", "factors", "cotangent", "state", "sketch")
+    holding = ("array", "matrix", "factors", "cotangent", "state", "sketch", "spectrum")
     kinds = [kind for arguments in good.values() for _, kind in arguments.values()]
     arrays = sum(kind in holding for kind in kinds) + sum(kind in holding[2:] for kind in kinds)
     parameters = inspect.signature(case.call).parameters.values()

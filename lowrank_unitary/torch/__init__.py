@@ -10,15 +10,19 @@ except ImportError as error:
         "lowrank_unitary.torch needs torch, which is not installed: pip install torch"
     ) from error
 
-from .adam import UnitaryAdam
 from .capture import capture_factors, captured_factors, clip_grad_norm_, unitary_linear
+from .convolution.layers import UnitaryConv1d, UnitaryConv2d, UnitaryConv3d
 from .marking import is_marked, mark_unitary
+from .optimisers.adam import UnitaryAdam
+from .optimisers.sgd import UnitarySGD
 from .parametrisation import low_rank_unitary
-from .sgd import UnitarySGD
 from .steps import polar_projection, unitary_transport
 
 __all__ = [
     "UnitaryAdam",
+    "UnitaryConv1d",
+    "UnitaryConv2d",
+    "UnitaryConv3d",
     "UnitarySGD",
     "capture_factors",
     "captured_factors",

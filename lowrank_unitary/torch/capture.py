@@ -18,7 +18,7 @@ _MOST = 8
 
 
 class Captured:
-    """The body factors of a gradient: rows of both, and the n×n sum of those beyond the limit."""
+    """Body factors of a gradient, of a stack too: rows of both, and the n×n sum of those beyond the limit."""
 
     def __init__(self) -> None:
         self.pulled: list[torch.Tensor] = []
@@ -31,17 +31,17 @@ class Captured:
         return Captured, ()
 
     def add(self, pulled: torch.Tensor, inputs: torch.Tensor) -> None:
-        """One more block of rows, (m, n) each."""
+        """One more block of rows, (…, m, n) each."""
         self.pulled.append(pulled)
         self.inputs.append(inputs)
-        self.columns += len(pulled)
+        self.columns += pulled.shape[-2]
         if self.columns > _MOST * pulled.shape[-1]:
             self.add_up()
 
     def add_up(self) -> None:
         """Sum the factors into an n×n matrix."""
         if self.columns:
-            part = torch.cat(self.pulled).mT @ torch.cat(self.inputs).conj()
+            part = _joined(self.pulled).mT @ _joined(self.inputs).conj()
             self.total = part if self.total is None else self.total + part
         self.pulled, self.inputs, self.columns = [], [], 0
 
@@ -54,8 +54,14 @@ class Captured:
         """The body factors of everything captured."""
         if self.total is not None:
             self.add_up()
-            return BodyFactors(self.total, torch.eye(len(self.total)).to(self.total))
-        return BodyFactors(torch.cat(self.pulled).mT, torch.cat(self.inputs).mT)
+            eye = torch.eye(self.total.shape[-1]).to(self.total)
+            return BodyFactors(self.total, eye.expand_as(self.total))
+        return BodyFactors(_joined(self.pulled).mT, _joined(self.inputs).mT)
+
+
+def _joined(blocks: list[torch.Tensor]) -> torch.Tensor:
+    """All rows; of one block without a copy."""
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
 
 
 class _UnitaryLinear(torch.autograd.Function):
@@ -174,12 +180,12 @@ def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
 
 
 def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
-    """The factors captured for a parameter (n, n) since it was last moved or cleared.
+    """The factors captured for a parameter (…, n, n) since it was last moved or cleared.
 
     Returns
     -------
     BodyFactors or None
-        left and right (n, m) with left @ rightᴴ = UᴴG.
+        left and right (…, n, m) with left @ rightᴴ = UᴴG.
 
     Examples
     --------

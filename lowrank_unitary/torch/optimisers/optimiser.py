@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._array import validate
-from .._kernels import UPDATES
-from ..step import unitary_step
-from ..tangent.momentum import MomentumState, momentum_step
-from ..tangent.sketch import compress_tangent, tangent_sketch
-from ..types import BodyFactors
-from .capture import captured_factors, clear
-from .marking import check_matrix, check_unitary, is_marked
+from ..._array import validate
+from ..._kernels import UPDATES
+from ...step import unitary_step
+from ...tangent.momentum import MomentumState, momentum_step
+from ...tangent.sketch import compress_tangent, tangent_sketch
+from ...types import BodyFactors
+from ..capture import captured_factors, clear
+from ..marking import check_matrix, check_unitary, is_marked
 
 Gradient = torch.Tensor | BodyFactors
 State = dict[str, Any]

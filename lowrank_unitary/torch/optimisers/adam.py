@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._array import validate
+from ..._array import validate
 from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_number
 
 

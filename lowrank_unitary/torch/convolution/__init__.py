@@ -1,0 +1,1 @@
+"""Layers of torch: signals and stacks of unitary matrices come in, signals go out, gradients as factors."""

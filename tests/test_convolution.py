@@ -533,3 +533,27 @@ def read_only(spectrum):
 def test_errors_say_what_is_wrong(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("channels", [(4, 2), (2, 4)], ids=str)
+@pytest.mark.parametrize("dtype", FIELDS)
+def test_rectangular_spectra_stay_isometries_one_way_and_descend(channels, dtype):
+    torus = (4, 3)
+    outer, inner = channels
+    rng = np.random.default_rng(0)
+    x, target = (normal(rng, (5, c, *torus), dtype) for c in (inner, outer))
+    for start in (lu.random_spectrum, lu.delta_spectrum, lu.identity_spectrum):
+        seed = {} if start is lu.identity_spectrum else {"rng": 1}
+        spectrum = start(outer, inner, torus=torus, dtype=np.dtype(dtype), **seed)
+        losses = []
+        for _ in range(30):
+            difference = lu.convolve(x, spectrum, torus=torus) - target
+            losses.append(np.linalg.norm(difference) ** 2)
+            gradient = lu.convolution_gradient(x, difference, torus=torus)
+            budget = {} if len(losses) > 15 else {"frequencies": 4}
+            spectrum = lu.spectrum_step(spectrum, gradient, 1e-3, rank=1, rng=0, **budget)
+        assert np.all(np.diff(losses) < 0)
+        assert lu.spectrum_defect(spectrum) <= 4 * tolerance(np, np.dtype(dtype), outer)
+        small = x if outer > inner else target
+        image = lu.convolve(small, spectrum, torus=torus, adjoint=outer < inner)
+        assert np.linalg.norm(image) == pytest.approx(np.linalg.norm(small))

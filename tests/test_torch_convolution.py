@@ -101,6 +101,66 @@ def test_captured_gradient_is_that_of_the_kernel_of_the_plain_layer(shape):
     assert all(part is None or part.grad is None for part in (layer.real, layer.complex))
 
 
+# More channels out than in, and fewer; with strides, groups and complex signals.
+RECTANGULAR = [(2, 5, (4, 3), 1, 1), (5, 2, (6,), 1, 1), (2, 12, (4, 6), (2, 1), 2), (4, 2, (2, 3, 2), 1, 2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("case", RECTANGULAR, ids=str)
+def test_other_numbers_of_channels_make_an_isometry_one_way(case, dtype):
+    fan_in, fan_out, torus, stride, groups = case
+    layer = LAYERS[len(torus)](
+        fan_in, fan_out, torus, stride=stride, groups=groups, init="haar", dtype=dtype, bias=False, rng=0
+    )
+    x = signals((fan_in, torus), dtype)
+    target = torch.randn(layer(x).shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    plain, y = layer.to_conv(), layer(x)
+    assert close(y, plain(x))
+    with torch.no_grad():
+        if fan_out > fan_in:
+            assert close(torch.linalg.norm(y), torch.linalg.norm(x))
+            assert close(layer.inverse(y), x)
+        else:
+            assert close(layer(layer.inverse(y)), y)
+    # The captured gradient is that of the kernel of the plain layer, at every frequency.
+    for model in (layer, plain):
+        (torch.linalg.norm(model(x) - target) ** 2).backward()
+    if stride == 1:
+        kernel = plain.weight.grad.reshape(groups, -1, *plain.weight.shape[1:])
+        expected = lu.spectrum_of_kernel(kernel, torus=torus)
+        for part, dense in zip((layer.real, layer.complex), expected, strict=True):
+            if part is not None:
+                assert isinstance(lut.captured_factors(part), lu.LowRankFactors)
+                dense = dense if groups > 1 else dense[0]
+                assert close(lut.captured_factors(part).dense(), dense, dtype)
+    # And moves the layer downhill.
+    optimiser = lut.UnitarySGD(layer.parameters(), lr=1e-3, rank=1)
+    losses = []
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss = torch.linalg.norm(layer(x) - target) ** 2
+        losses.append(float(loss.detach()))
+        loss.backward()
+        optimiser.step()
+    assert np.all(np.diff(losses) < 0)
+    assert lu.spectrum_defect(layer.spectrum()).max() < 1e-13
+
+
+def test_captured_gradient_of_the_inverse_of_a_rectangular_layer():
+    layer = lut.UnitaryConv1d(2, 3, 5, init="haar", bias=False, dtype=torch.float64, rng=0)
+    y = signals((3, (5,)))
+    weight = layer.to_conv().weight.detach().requires_grad_()
+    # The adjoint of the plain layer, by its derivative.
+    x = torch.zeros(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    out = torch.nn.functional.conv1d(torch.nn.functional.pad(x, (2, 2), mode="circular"), weight)
+    (adjoint,) = torch.autograd.grad(torch.sum(out * y), x, create_graph=True)
+    torch.sum(adjoint**3).backward()
+    torch.sum(layer.inverse(y) ** 3).backward()
+    expected = lu.spectrum_of_kernel(weight.grad, torus=(5,))
+    for part, dense in zip((layer.real, layer.complex), expected, strict=True):
+        assert close(lut.captured_factors(part).dense(), dense)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("inverse", [False, True])
 def test_captured_gradient_is_that_of_the_entries_with_the_weights_of_the_kernel(inverse, dtype):
@@ -298,7 +358,7 @@ def test_layer_says_what_it_is():
         (lambda: made(SHORT)(signals(SHORT).float()), TypeError, "input must be torch.float64"),
         (lambda: made(SHORT)(signals(SHORT).numpy()), TypeError, "input"),
         (lambda: made(SHORT).inverse(signals(SHORT)), ValueError, "input must have the torus"),
-        (lambda: lut.UnitaryConv2d(2, 3, 4), ValueError, "out_channels must be .* 2, .* got 3"),
+        (lambda: lut.UnitaryConv2d(4, 3, 4, groups=2), ValueError, "groups must divide out_channels"),
         (lambda: lut.UnitaryConv2d(2, 8, 5, stride=2), ValueError, "stride must divide"),
         (lambda: lut.UnitaryConv2d(2, 2, 4, groups=3), ValueError, "groups must divide"),
         (lambda: lut.UnitaryConv2d(2, 2, (4,)), ValueError, "torus must be .* tuple of 2"),

@@ -26,6 +26,7 @@ from .spectrum import Spectrum
 
 def random_spectrum(
     channels: int,
+    in_channels: int | None = None,
     /,
     *,
     torus: tuple[int, ...],
@@ -40,7 +41,10 @@ def random_spectrum(
     Parameters
     ----------
     channels : int
-        C.
+        C_out.
+    in_channels : int, optional
+        C_in, by default as many. With fewer the matrices have orthonormal columns, and the convolution is an
+        isometry; with more they have orthonormal rows, and its adjoint is one.
     torus : tuple of int
         N₁, …, N_d.
     dtype : dtype of the namespace, optional
@@ -53,7 +57,7 @@ def random_spectrum(
     Returns
     -------
     Spectrum
-        Of matrices C×C.
+        Of matrices C_out×C_in.
 
     Notes
     -----
@@ -66,18 +70,20 @@ def random_spectrum(
     >>> spectrum.real.shape, spectrum.complex.shape, spectrum.complex.dtype.name
     ((4, 3, 3), (30, 3, 3), 'complex128')
     """
-    like, sizes, groups = _prototype(channels, torus, dtype, batch, xp, device)
+    columns, like, sizes, groups = _prototype(channels, in_channels, torus, dtype, batch, xp, device)
     space = validate.namespace_of(dtype=like)
     first = key_of(rng, like)
     options = {"xp": xp, "device": device}
     real, double = _dtypes(space, like)
     if is_complex(space, like.dtype):
         shape = (*groups, math.prod(sizes))
-        own = space.zeros((*groups, 0, channels, channels), dtype=real, device=device)
-        return Spectrum(own, random_unitary(channels, dtype=double, batch=shape, rng=first, **options))
+        own = space.zeros((*groups, 0, channels, columns), dtype=real, device=device)
+        return Spectrum(
+            own, random_unitary(channels, columns, dtype=double, batch=shape, rng=first, **options)
+        )
     return Spectrum(
         *(
-            random_unitary(channels, dtype=kind, batch=(*groups, count), rng=key, **options)
+            random_unitary(channels, columns, dtype=kind, batch=(*groups, count), rng=key, **options)
             for kind, count, key in zip((real, double), counts(sizes), (first, another(first)), strict=True)
         )
     )
@@ -85,6 +91,7 @@ def random_spectrum(
 
 def delta_spectrum(
     channels: int,
+    in_channels: int | None = None,
     /,
     *,
     torus: tuple[int, ...],
@@ -98,12 +105,12 @@ def delta_spectrum(
 
     Parameters
     ----------
-    channels, torus, dtype, batch, rng, xp, device : as for :func:`random_spectrum`
+    channels, in_channels, torus, dtype, batch, rng, xp, device : as for :func:`random_spectrum`
 
     Returns
     -------
     Spectrum
-        Of matrices C×C.
+        Of matrices C_out×C_in.
 
     Examples
     --------
@@ -113,13 +120,14 @@ def delta_spectrum(
     >>> np.allclose(lu.kernel_of_spectrum(spectrum, torus=(5,))[..., [0, 1, 3, 4]], 0.0)
     True
     """
-    like, sizes, groups = _prototype(channels, torus, dtype, batch, xp, device)
-    matrix = random_unitary(channels, dtype=like.dtype, batch=groups, rng=rng, xp=xp, device=device)
+    columns, like, sizes, groups = _prototype(channels, in_channels, torus, dtype, batch, xp, device)
+    matrix = random_unitary(channels, columns, dtype=like.dtype, batch=groups, rng=rng, xp=xp, device=device)
     return _repeated(matrix, sizes)
 
 
 def identity_spectrum(
     channels: int,
+    in_channels: int | None = None,
     /,
     *,
     torus: tuple[int, ...],
@@ -128,16 +136,16 @@ def identity_spectrum(
     xp: Namespace = np,
     device: Any = None,
 ) -> Spectrum:
-    """The convolution that changes nothing.
+    """The convolution that changes nothing; it adds channels of zeros, or drops the last ones.
 
     Parameters
     ----------
-    channels, torus, dtype, batch, xp, device : as for :func:`random_spectrum`
+    channels, in_channels, torus, dtype, batch, xp, device : as for :func:`random_spectrum`
 
     Returns
     -------
     Spectrum
-        Of matrices C×C.
+        Of matrices C_out×C_in.
 
     Examples
     --------
@@ -147,10 +155,10 @@ def identity_spectrum(
     >>> np.allclose(lu.convolve(x, lu.identity_spectrum(2, torus=(5,)), torus=(5,)), x)
     True
     """
-    like, sizes, groups = _prototype(channels, torus, dtype, batch, xp, device)
+    columns, like, sizes, groups = _prototype(channels, in_channels, torus, dtype, batch, xp, device)
     space = validate.namespace_of(dtype=like)
-    eye = space.eye(channels, dtype=like.dtype, device=device)
-    return _repeated(space.broadcast_to(eye, (*groups, channels, channels)), sizes)
+    eye = space.eye(channels, columns, dtype=like.dtype, device=device)
+    return _repeated(space.broadcast_to(eye, (*groups, channels, columns)), sizes)
 
 
 def another(key: Key) -> Key:
@@ -181,12 +189,14 @@ def _dtypes(xp: Namespace, like: Array) -> tuple[Any, Any]:
 
 
 def _prototype(
-    channels: int, torus: Any, dtype: Any, batch: Any, xp: Namespace, device: Any
-) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
-    validate.positive("channels", channels)
+    channels: int, in_channels: int | None, torus: Any, dtype: Any, batch: Any, xp: Namespace, device: Any
+) -> tuple[int, Array, tuple[int, ...], tuple[int, ...]]:
+    columns = validate.positive("channels", channels)
+    if in_channels is not None:
+        columns = validate.positive("in_channels", in_channels)
     sizes, groups = checked_torus(torus), validate.sizes("batch", batch)
     like = validate.prototype(xp, dtype, device)
     space = validate.namespace_of(dtype=like)
     if is_half(space, like.dtype):
         raise TypeError(f"dtype must be of single or double precision, got {like.dtype}: no FFT has less.")
-    return like, sizes, groups
+    return columns, like, sizes, groups

@@ -22,7 +22,7 @@ from .._array import (
 from .._linalg import RNG, adjoint, key_of
 from ..step import unitary_step
 from ..tangent.sketch import Tangent
-from ..types import BodyFactors, LowRankFactors
+from ..types import BodyFactors, LowRankFactors, transposed_gradient
 from .spectrum import Spectrum, checked_stacks
 from .starts import another
 
@@ -46,7 +46,7 @@ def spectrum_step(
     Parameters
     ----------
     spectrum : Spectrum
-        Of square unitary matrices.
+        Of unitary matrices, or of such with orthonormal columns or rows.
     gradient : Spectrum
         Of arrays, LowRankFactors or BodyFactors, in the metric of the kernel: :func:`convolution_gradient`,
         :func:`convolution_body_gradient`, or :func:`spectrum_gradient` of what automatic differentiation
@@ -54,7 +54,7 @@ def spectrum_step(
     step_size : float or real array broadcasting against the groups
         η; positive descends.
     rank : int
-        k, from 1 to C, for every matrix.
+        k, from 1 to the smaller number of channels, for every matrix.
     update, sketch, heal, rng : as for :func:`unitary_step`
     frequencies : int, optional
         m: of each group move only the m stored matrices whose gradient has the largest tangent part, in the
@@ -159,14 +159,20 @@ def _chosen(xp: Namespace, spectrum: Spectrum, gradients: Spectrum, m: int) -> l
 
 
 def _tangent_energy(xp: Namespace, unitary: Array, gradient: Any) -> Array:
-    """‖skew(UᴴG)‖_F² of every matrix, up to a common factor."""
+    """The squared Frobenius norm of the tangent of every matrix, up to a common factor."""
     if isinstance(gradient, BodyFactors):
         body = gradient.left @ adjoint(xp, gradient.right)
-    else:
-        if isinstance(gradient, LowRankFactors):
-            gradient = gradient.left @ adjoint(xp, gradient.right)
-        body = adjoint(xp, unitary) @ gradient
-    return xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
+        return xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
+    if validate.is_wide(unitary):
+        unitary, gradient = unitary.mT, transposed_gradient(xp, gradient)
+    if isinstance(gradient, LowRankFactors):
+        gradient = gradient.left @ adjoint(xp, gradient.right)
+    body = adjoint(xp, unitary) @ gradient
+    inside = xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
+    if not validate.is_tall(unitary):
+        return inside
+    # Two blocks of the tangent leave the range of U.
+    return inside + 8.0 * xp.linalg.matrix_norm(gradient - unitary @ body) ** 2
 
 
 def _fitted(xp: Namespace, unitary: Array, gradient: Any) -> Any:

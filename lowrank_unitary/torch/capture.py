@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..types import BodyFactors
+from ..types import BodyFactors, LowRankFactors
 from .marking import is_marked, mark_unitary
 
 _FACTORS = "_lowrank_unitary_factors"
@@ -18,9 +18,14 @@ _MOST = 8
 
 
 class Captured:
-    """Body factors of a gradient, of a stack too: rows of both, and the n×n sum of those beyond the limit."""
+    """Factors of a gradient, of a stack too: rows of both, and the m×n sum of those beyond the limit.
 
-    def __init__(self) -> None:
+    They are body factors of a square matrix, for which the gradient with respect to the input is one of them,
+    and ambient factors of a rectangular one.
+    """
+
+    def __init__(self, *, square: bool = True) -> None:
+        self.square = square
         self.pulled: list[torch.Tensor] = []
         self.inputs: list[torch.Tensor] = []
         self.columns = 0
@@ -31,15 +36,15 @@ class Captured:
         return Captured, ()
 
     def add(self, pulled: torch.Tensor, inputs: torch.Tensor) -> None:
-        """One more block of rows, (…, m, n) each."""
+        """One more block of rows, (…, rows, n) or (…, rows, m) and (…, rows, n)."""
         self.pulled.append(pulled)
         self.inputs.append(inputs)
         self.columns += pulled.shape[-2]
-        if self.columns > _MOST * pulled.shape[-1]:
+        if self.columns > _MOST * inputs.shape[-1]:
             self.add_up()
 
     def add_up(self) -> None:
-        """Sum the factors into an n×n matrix."""
+        """Sum the factors into an m×n matrix."""
         if self.columns:
             part = _joined(self.pulled).mT @ _joined(self.inputs).conj()
             self.total = part if self.total is None else self.total + part
@@ -50,13 +55,15 @@ class Captured:
         self.pulled = [block * factor for block in self.pulled]
         self.total = None if self.total is None else self.total * factor
 
-    def factors(self) -> BodyFactors:
-        """The body factors of everything captured."""
+    def factors(self) -> BodyFactors | LowRankFactors:
+        """The factors of everything captured."""
+        kind = BodyFactors if self.square else LowRankFactors
         if self.total is not None:
             self.add_up()
-            eye = torch.eye(self.total.shape[-1]).to(self.total)
-            return BodyFactors(self.total, eye.expand_as(self.total))
-        return BodyFactors(_joined(self.pulled).mT, _joined(self.inputs).mT)
+            n = self.total.shape[-1]
+            eye = torch.eye(n).to(self.total)
+            return kind(self.total, eye.expand(*self.total.shape[:-2], n, n))
+        return kind(_joined(self.pulled).mT, _joined(self.inputs).mT)
 
 
 def _joined(blocks: list[torch.Tensor]) -> torch.Tensor:
@@ -78,28 +85,29 @@ class _UnitaryLinear(torch.autograd.Function):
         # Under autocast they may have a narrower dtype than the weight.
         pulled = grad.to(weight.dtype) @ weight.conj()
         if ctx.needs_input_grad[1]:
-            n = weight.shape[-1]
             # Copies: both may be overwritten before the optimiser steps.
-            kept = pulled.clone(), x.detach().to(weight.dtype, copy=True)
-            of_parameter(ctx.parameter).add(*(block.reshape(-1, n) for block in kept))
+            captured = of_parameter(ctx.parameter)
+            left = pulled.clone() if captured.square else grad.to(weight.dtype, copy=True)
+            kept = left, x.detach().to(weight.dtype, copy=True)
+            captured.add(*(block.reshape(-1, block.shape[-1]) for block in kept))
         return pulled.to(x.dtype), None
 
 
 def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     """The product y = x Uᵀ, whose backward pass captures the body factors of the gradient with respect to U.
 
-    They are x and the gradient with respect to x; their product is never formed. ``weight.grad`` stays None:
-    only the optimisers of this package use the factors.
+    They are x and the gradient with respect to x, for rectangular U that with respect to y; their product is
+    never formed. ``weight.grad`` stays None: only the optimisers of this package use the factors.
 
     Parameters
     ----------
     x : torch.Tensor, shape (…, n)
-    weight : torch.nn.Parameter, shape (n, n)
+    weight : torch.nn.Parameter, shape (m, n)
         U. It is marked as unitary.
 
     Returns
     -------
-    torch.Tensor, shape (…, n)
+    torch.Tensor, shape (…, m)
 
     Notes
     -----
@@ -125,7 +133,7 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     (True, torch.Size([5, 12]))
     """
     if weight.ndim != 2:
-        raise ValueError(f"weight must be one matrix, of shape (n, n), got {tuple(weight.shape)}.")
+        raise ValueError(f"weight must be one matrix, of shape (m, n), got {tuple(weight.shape)}.")
     if weight.requires_grad and not weight.is_leaf:
         raise ValueError(
             "weight must be a parameter itself, got the result of an operation, such as a part of a stack or "
@@ -143,7 +151,7 @@ def _recorded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class CapturingLinear(torch.nn.Linear):
-    """A linear layer with a square weight whose gradient is captured in factors."""
+    """A linear layer whose gradient with respect to its weight is captured in factors."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` Uᵀ + bias."""
@@ -157,8 +165,9 @@ def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
     Parameters
     ----------
     module : torch.nn.Linear
-        With a square weight. It is changed in place to an instance of a subclass, so that copies and pickles
-        capture as well. Its weight is marked as unitary. In other modules call :func:`unitary_linear`.
+        Its weight is unitary, or has orthonormal columns or rows; it is marked as such. The module is changed
+        in place to an instance of a subclass, so that copies and pickles capture as well. In other modules
+        call :func:`unitary_linear`.
 
     Examples
     --------
@@ -179,13 +188,14 @@ def capture_factors(module: torch.nn.Linear, /) -> torch.nn.Linear:
     return module
 
 
-def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
-    """The factors captured for a parameter (…, n, n) since it was last moved or cleared.
+def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | LowRankFactors | None:
+    """The factors captured for a parameter (…, m, n) since it was last moved or cleared.
 
     Returns
     -------
-    BodyFactors or None
-        left and right (…, n, m) with left @ rightᴴ = UᴴG.
+    BodyFactors, LowRankFactors or None
+        For square U left and right (…, n, columns) with left @ rightᴴ = UᴴG; for a rectangular one
+        LowRankFactors with left @ rightᴴ = G.
 
     Examples
     --------
@@ -197,7 +207,7 @@ def captured_factors(parameter: torch.Tensor, /) -> BodyFactors | None:
     captured = getattr(parameter, _FACTORS, None)
     if captured is None or (captured.total is None and not captured.columns):
         return None
-    factors: BodyFactors = captured.factors()
+    factors: BodyFactors | LowRankFactors = captured.factors()
     return factors
 
 
@@ -276,18 +286,24 @@ def _gradient_norm(parameter: torch.Tensor) -> torch.Tensor | None:
         return None if grad is None else torch.linalg.vector_norm(grad)
     left, right = factors
     if grad is not None:
-        return torch.linalg.vector_norm(grad + (parameter @ left) @ right.mH)
-    if left.shape[-1] < left.shape[-2]:
+        return torch.linalg.vector_norm(grad + ambient(parameter, factors))
+    if left.shape[-1] < min(left.shape[-2], right.shape[-2]):
         # Q factors have no part in the norm.
         left, right = (torch.linalg.qr(x, mode="r").R for x in factors)
     return torch.linalg.vector_norm(left @ right.mH)
+
+
+def ambient(parameter: torch.Tensor, factors: BodyFactors | LowRankFactors) -> torch.Tensor:
+    """The gradient that captured factors stand for, m×n."""
+    left = parameter @ factors.left if isinstance(factors, BodyFactors) else factors.left
+    return left @ factors.right.mH
 
 
 def of_parameter(parameter: torch.Tensor) -> Captured:
     """The store of a parameter's factors."""
     captured = getattr(parameter, _FACTORS, None)
     if captured is None:
-        captured = Captured()
+        captured = Captured(square=parameter.shape[-1] == parameter.shape[-2])
         setattr(parameter, _FACTORS, captured)
     return captured
 

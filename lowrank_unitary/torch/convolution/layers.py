@@ -58,15 +58,12 @@ class _UnitaryConv(torch.nn.Module):
             raise ValueError(f"stride must divide the torus {self.torus}, got {self.stride}.")
         if in_channels % groups:
             raise ValueError(f"groups must divide in_channels, got {groups} and {in_channels}.")
-        if out_channels != in_channels * math.prod(self.stride):
-            raise ValueError(
-                f"out_channels must be in_channels times all strides, "
-                f"{in_channels * math.prod(self.stride)}, for square matrices, got {out_channels}."
-            )
+        if out_channels % groups:
+            raise ValueError(f"groups must divide out_channels, got {groups} and {out_channels}.")
         dtype = torch.get_default_dtype() if dtype is None else dtype
         batch = (groups,) if groups > 1 else ()
         made = _STARTS[init](
-            out_channels // groups,
+            out_channels // groups, in_channels // groups * math.prod(self.stride),
             torus=self._coarse, dtype=dtype, batch=batch, rng=rng, xp=torch, device=device,
         )  # fmt: skip
         # A stack of no matrices is no parameter: all those of complex signals are complex.
@@ -84,7 +81,7 @@ class _UnitaryConv(torch.nn.Module):
         return y if self.bias is None else y + self._shift(self.bias)
 
     def inverse(self, output: torch.Tensor) -> torch.Tensor:
-        """The input, (…, in_channels, N₁, …, N_d), with this output."""
+        """The input, (…, in_channels, N₁, …, N_d), with this output; the nearest or smallest of several."""
         y = self._checked(output, self._coarse, self.out_channels)
         x = self._convolved(y if self.bias is None else y - self._shift(self.bias), adjoint=True)
         shuffled: torch.Tensor = pixel_shuffle(x, self.stride) if max(self.stride) > 1 else x
@@ -230,7 +227,8 @@ class UnitaryConv2d(_UnitaryConv):
     Parameters
     ----------
     in_channels, out_channels : int
-        C_in and C_out = C_in s₁s₂.
+        C_in and C_out. With C_out ≥ C_in s₁s₂ the layer is an isometry; with fewer its matrices have
+        orthonormal rows, and it is one on the complement of what it drops.
     torus : int or tuple of int
         N₁, N₂, the size of the signals.
     stride : int or tuple of int

@@ -30,8 +30,9 @@ class _Convolved(torch.autograd.Function):
             back = products(xp, Spectrum(real, complex_), there, adjoint=adjoint)
             samples = tuple(x.shape[: x.ndim - groups - 1 - len(torus)])
             y: torch.Tensor = to_signal(xp, back, torus, samples)
-        # Of y = Hx with G = ΔXᴴ the factors are (HᴴΔ, X), of z = Hᴴy with G = YΔᴴ they are (Z, Δ).
-        ctx.save_for_backward(*(back if adjoint else there), real, complex_)
+        # Of y = Hx with G = ΔXᴴ body factors are (HᴴΔ, X), of z = Hᴴy with G = YΔᴴ they are (Z, Δ).
+        square = real.shape[-1] == real.shape[-2]
+        ctx.save_for_backward(*(back if adjoint and square else there), real, complex_)
         ctx.parameters = real, complex_
         ctx.how = torus, samples, adjoint
         return y
@@ -45,7 +46,8 @@ class _Convolved(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             cotangent = to_frequencies(xp, grad, torus, real.ndim - 3)
             pulled = products(xp, Spectrum(real, complex_), cotangent, adjoint=not adjoint)
-            left, right = (kept, cotangent) if adjoint else (pulled, kept)
+            square = real.shape[-1] == real.shape[-2]
+            left, right = (kept, cotangent) if adjoint else (pulled if square else cotangent, kept)
             parts = zip(ctx.parameters, ctx.needs_input_grad[1:3], left, right, strict=True)
             for parameter, needed, a, b in parts:
                 if needed:

@@ -16,11 +16,11 @@ from ..._kernels import UPDATES
 from ...step import unitary_step
 from ...tangent.momentum import MomentumState, momentum_step
 from ...tangent.sketch import compress_tangent, tangent_sketch
-from ...types import BodyFactors
-from ..capture import captured_factors, clear
+from ...types import BodyFactors, LowRankFactors
+from ..capture import ambient, captured_factors, clear
 from ..marking import check_matrix, check_unitary, is_marked
 
-Gradient = torch.Tensor | BodyFactors
+Gradient = torch.Tensor | BodyFactors | LowRankFactors
 State = dict[str, Any]
 
 # Entries up to which parameters of one kind are stacked and moved in one call (n = 256): the copies cost less
@@ -106,7 +106,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                         position if parameter.numel() > _STACKED else parameter.shape,
                         parameter.dtype,
                         parameter.device,
-                        gradient[0].shape if isinstance(gradient, BodyFactors) else None,
+                        None if isinstance(gradient, torch.Tensor) else gradient[0].shape,
                         *((key, getattr(x, "shape", x)) for key, x in self.state[parameter].items()),
                     )
                     stacks.setdefault(kind, []).append((position, parameter, gradient))
@@ -173,10 +173,10 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         alone = len(parameters) == 1
         unitary = parameters[0].detach() if alone else torch.stack(parameters)
         gradient: Gradient
-        if isinstance(gradients[0], BodyFactors):
-            gradient = BodyFactors(*map(_stacked, zip(*gradients, strict=True)))
-        else:
+        if isinstance(gradients[0], torch.Tensor):
             gradient = _stacked(gradients)
+        else:
+            gradient = type(gradients[0])(*map(_stacked, zip(*gradients, strict=True)))
         states: list[State] = [self.state[parameter] for parameter in parameters]
         before = {
             key: x if isinstance(x, int) else _stacked([state[key] for state in states])
@@ -266,7 +266,7 @@ def _gradient(parameter: torch.Tensor) -> Gradient | None:
     if factors is None:
         return grad
     # A capturing layer with a penalty on its weight.
-    return grad + (parameter @ factors.left) @ factors.right.mH
+    return grad + ambient(parameter, factors)
 
 
 def _stacked(tensors: Any) -> torch.Tensor:

@@ -246,9 +246,11 @@ def test_step_of_the_optimiser_is_that_of_the_functions():
         assert close(one, other, scale=10.0)
 
 
-def test_layers_of_one_shape_are_moved_as_each_of_them():
+# More than eight times as many samples as channels are summed up.
+@pytest.mark.parametrize("samples", [3, 30])
+def test_layers_of_one_shape_are_moved_as_each_of_them(samples):
     shape, results = SHAPES[3], []
-    x = signals(shape)
+    x = signals(shape, samples=(samples,))
     for together in (True, False):
         layers = [made(shape, bias=False), made(shape, init="delta", bias=False)]
         torch.sin(layers[1](layers[0](x))).sum().backward()

@@ -148,7 +148,7 @@ def _chosen(xp: Namespace, spectrum: Spectrum, gradients: Spectrum, m: int) -> l
     ]
     R = sizes[0].shape[-1]
     every = xp.concat(sizes, axis=-1)
-    # NaN must not be left where it is.
+    # NaN must not be left where it is, and the standard says nothing of its order.
     every = xp.where(xp.isnan(every), xp.inf, every)
     place = xp.argsort(xp.argsort(every, axis=-1, descending=True), axis=-1)
     chosen = []

@@ -49,7 +49,7 @@ def whole_step(
 def whole_descent(
     xp: Namespace,
     unitary: Array,
-    views: tuple[Array | None, Array | None],
+    views: tuple[Array | None, ...],
     step_size: Any,
     key: Any,
     counts: tuple[int, int, int],
@@ -59,31 +59,36 @@ def whole_descent(
 ) -> Array | None:
     """A whole step against a gradient by the kernels; None where there are none.
 
-    `views` are U and its gradient as numpy arrays, `counts` those of samples, probes and columns of the step;
-    the step size is a number or one for each matrix.
+    `views` are U and its gradient as numpy arrays, or U and two body factors; `counts` those of samples,
+    probes and columns of the step. The step size is a number or one for each matrix.
     """
-    view, slope = views
-    if view is None or slope is None or not isinstance(key.high, int):
+    given = [view for view in views if view is not None]
+    if len(given) < len(views) or not isinstance(key.high, int):
         return None
-    if not cpu.descent_applies_to(view, slope, counts[0]):
+    view, *slopes = given
+    if not all(cpu.descent_applies_to(view, slope, counts[0]) for slope in slopes):
         return None
-    shape = np.broadcast_shapes(view.shape, slope.shape)
-    if slope.shape != shape:
-        slope = np.broadcast_to(slope, shape)
-    if view.shape != shape:
-        view = np.broadcast_to(view, shape)
+    batch = np.broadcast_shapes(*(x.shape[:-2] for x in (view, *slopes)))
+    view, *slopes = (_with_batch(x, batch) for x in (view, *slopes))
     if overwrite and 0 in view.strides:
         # Entries that share memory cannot be written one by one.
         return None
     sizes = _one_for_each(step_size, view)
-    if overwrite and view.ndim > 2 and cpu.share_memory(view, slope):
+    if overwrite and view.ndim > 2:
         # A stack is moved matrix by matrix: gradients that alias a later one are copied.
-        slope = slope.copy()
+        slopes = [slope.copy() if cpu.share_memory(view, slope) else slope for slope in slopes]
     out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
-    cpu.descent_step(view, slope, sizes, key, counts, update, out)
+    cpu.descent_step(
+        view, slopes[0] if len(slopes) == 1 else (slopes[0], slopes[1]), sizes, key, counts, update, out
+    )
     if overwrite and out is not view:
         view[...] = out
     return written(xp, unitary, out, overwrite)
+
+
+def _with_batch(x: Array, batch: tuple[int, ...]) -> Array:
+    shape = (*batch, *x.shape[-2:])
+    return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
 def whole_transport(
@@ -144,12 +149,12 @@ def whole_sketch(
 
 
 def whole_compression(
-    xp: Namespace, left: Array, right: Array, key: Any, counts: tuple[int, int], products: int
+    xp: Namespace, left: Array, right: Array, key: Any, counts: tuple[int, int], again: int
 ) -> tuple[Array, Array] | None:
-    """The same of the tangent skew(left rightᴴ), after so many products before the last one."""
+    """The same of the tangent skew(left rightᴴ), with so many products beyond two."""
     if not (views := _for_sketch(xp, left, right, key, counts)):
         return None
-    C, Q = cpu.compressed_factors(*views, key, counts, products)
+    C, Q = cpu.compressed_factors(*views, key, counts, again)
     return of_numpy(xp, C), of_numpy(xp, Q)
 
 

@@ -22,7 +22,7 @@ from .._linalg import RNG, gram_product, hstack, key_of, promoted, whole_descent
 from ..rotation.polar import polar_isometry
 from ..sketch.samples import Samples
 from ..sketch.svd import METHODS, svd_sketch
-from ..tangent.sketch import Tangent, compress_tangent, outside_of, samples_for, sketch_tangent
+from ..tangent.sketch import Tangent, compress_tangent, few_samples, outside_of, samples_for, sketch_tangent
 from ..types import BodyFactors, LowRankFactors, transposed_gradient
 from ..unitary.heal import orthonormal_probes
 from .stages import in_core, moved_by, pulled_back, rotation_of, tangent_of
@@ -126,10 +126,11 @@ def unitary_step(
         )  # fmt: skip
         return unitary if overwrite_unitary and is_writeable(unitary) else moved.mT
     thin, tall = isinstance(gradient, LowRankFactors | BodyFactors), validate.is_tall(unitary)
-    if sketch == "tangent" and not thin and not tall:
+    if sketch == "tangent" and not tall and not isinstance(gradient, LowRankFactors):
         # The step size, too: what is recorded has no view.
         *views, sizes = (
-            numpy_view(x) if is_numpy(xp) or is_torch(xp) else None for x in (unitary, gradient, eta)
+            numpy_view(x) if is_numpy(xp) or is_torch(xp) else None
+            for x in (unitary, *(gradient if thin else (gradient,)), eta)
         )
         if sizes is not None:
             moved = _descended(xp, unitary, views, sizes, k, key, heal, update, overwrite_unitary)
@@ -147,7 +148,10 @@ def unitary_step(
         planes, image = sketch_tangent(tangent, k, test, probes=Z)
         return moved_by(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
-        kept = compress_tangent(gradient, k, rng=key) if sketch == "tangent" else gradient
+        kept = gradient
+        if sketch == "tangent":
+            # As by the kernels, also where an exact compression would be cheaper.
+            kept = compress_tangent(gradient, k, method="randomized", rng=key)
         kept = outside_of(xp, unitary, kept) if tall else kept
         body = _scaled(xp, -eta, BodyFactors(*(in_core(xp, x) for x in kept)))
         image = None if Z is None else gram_product(xp, unitary, Z)
@@ -175,14 +179,15 @@ def _descended(
     overwrite: bool,
 ) -> Array | None:
     """The step by the kernels, or None."""
-    samples = samples_for(unitary.shape[-1], k)
+    n = unitary.shape[-1]
+    # A gradient, or two body factors.
+    slope = views[-1]
+    samples = samples_for(n, k) if len(views) == 2 or slope is None else few_samples(n, k, slope.shape[-1])
     if heal > samples:
         return None
     if overwrite:
         validate.overwritable("unitary", "overwrite_unitary", unitary, tuple(unitary.shape[:-2]))
-    return whole_descent(
-        xp, unitary, (views[0], views[1]), eta, key, (samples, heal, k), update, overwrite=overwrite
-    )
+    return whole_descent(xp, unitary, tuple(views), eta, key, (samples, heal, k), update, overwrite=overwrite)
 
 
 def _scaled(xp: Namespace, factor: Array, body: BodyFactors) -> BodyFactors:

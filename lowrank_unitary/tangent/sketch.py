@@ -32,6 +32,8 @@ from .planes import Planes, leading_planes, two_sided
 
 # Samples beyond the dimensions of a tangent of rank 2k.
 _MORE = 4
+# Of the tangent of body factors, where products are cheap, and cost more than the rest with many samples.
+POWER_ITERATIONS = 1
 
 
 def tangent_sketch(
@@ -142,9 +144,10 @@ def compress_tangent(
     method : {"exact", "randomized"}, optional
         ``"exact"``: O(nm² + m³), by default where m ≤ 2k + 16 and 2m < n. ``"randomized"``: as
         :func:`tangent_sketch`, O(nmk).
-    rtol, max_rank, masked, oversample, rng, test_matrix : as for :func:`tangent_sketch`
-    power_iterations : int
-        As for :func:`tangent_sketch`; products are cheap here, hence the larger default.
+    rtol, max_rank, masked, rng, test_matrix : as for :func:`tangent_sketch`
+    oversample, power_iterations : int
+        As for :func:`tangent_sketch`, by default k + 1 and 1: products are cheap here, and one power
+        iteration gains more than the further samples would.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def compress_tangent(
     tangent = Tangent.of(None, body_factors)
     n, m = tangent.size, body_factors.left.shape[-1]
     most = largest_rank(n, rank, rtol, max_rank, masked=masked)
-    q = 2 if power_iterations is None else power_iterations
+    q = POWER_ITERATIONS if power_iterations is None else power_iterations
     _check_options(tangent, most if rtol is None else 1, oversample, q, rng, test_matrix)
     if method == "exact":
         ignored = {"oversample": oversample, "power_iterations": power_iterations}
@@ -186,6 +189,8 @@ def compress_tangent(
     if method is None:
         method = "exact" if m <= 2 * most + 16 and 2 * m < n else "randomized"
     if method == "randomized":
+        if oversample is None and rtol is None:
+            oversample = max(0, few_samples(n, most, m) - most)
         return _sketched(tangent, rank, rtol, max_rank, masked, oversample, q, rng, test_matrix)
     xp = tangent.xp
     left, right = tangent.gradient.factors or body_factors
@@ -319,6 +324,12 @@ def samples_for(n: int, k: int, oversample: int | None = None) -> int:
     return min(n, k + (k + _MORE if oversample is None else validate.count("oversample", oversample)))
 
 
+def few_samples(n: int, k: int, m: int) -> int:
+    """The number of samples for a tangent in body factors of m columns, with a power iteration."""
+    # Twice the columns hold all of it.
+    return min(n, 2 * m if m <= k + _MORE else 2 * k + 1)
+
+
 def sketch_tangent(
     tangent: Tangent, k: int, test_matrix: Array, power_iterations: int = 0, probes: Array | None = None
 ) -> tuple[Planes, Array | None]:
@@ -364,7 +375,7 @@ def _by_kernels(tangent: Tangent, samples: Samples, counts: tuple[int, int], q: 
     xp, gradient, made = tangent.xp, tangent.gradient, None
     if tangent.unitary is None and gradient.factors is not None:
         left, right = gradient.factors
-        made = whole_compression(xp, left, right, samples.rng, counts, 2 * q + 1)
+        made = whole_compression(xp, left, right, samples.rng, counts, 2 * q)
     elif tangent.unitary is None or validate.is_tall(tangent.unitary):
         return None
     elif gradient.array is not None and q == 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,8 @@ empty_like = functools.partial(np.empty_like, subok=False)
 
 # Real thin columns up to which the kernels beat BLAS, and samples of a descent step.
 _MOST_COLUMNS, _MOST_SAMPLES = 64, 160
+# Products with the tangent of body factors beyond two, in a whole step: they are cheap.
+MORE_PRODUCTS = 2
 # Bytes of all matrices, times thin columns, from which a second thread pays: it wakes up in 60 to 100
 # microseconds.
 _PARALLEL = 1 << 24
@@ -239,7 +242,7 @@ def _step_by_rows(
 
 def descent_step(
     matrix: Floats,
-    gradient: Floats,
+    gradient: Floats | tuple[Floats, Floats],
     sizes: Floats,
     key: tuple[int, int],
     counts: tuple[int, int, int],
@@ -248,20 +251,41 @@ def descent_step(
 ) -> None:
     """Move matrices against their gradients by steps of these sizes into `out`, which may be `matrix`.
 
-    Counts of samples, probes and columns of a step. All are of one dtype and shape.
+    Counts of samples, probes and columns of a step. All are of one dtype and batch shape. A gradient in body
+    factors is a pair of them.
     """
-    descent = _compiled("steps.descent")
-    real, slopes = real_rows(matrix), real_rows(gradient)
+    real = real_rows(matrix)
     moved = real if out is matrix else real_rows(out)
     parts = numbers_in(matrix)
     samples, probes, k = (parts * number for number in counts)
-    step = _compiled("steps.rotation").Step(*key, parts, samples, probes, k, UPDATES.index(update))
+    numbers = (*key, parts, samples, probes, k, UPDATES.index(update))
+    _descended(real, gradient, sizes, moved, numbers, MORE_PRODUCTS)
+
+
+def _descended(
+    real: Floats | None,
+    gradient: Floats | tuple[Floats, Floats],
+    sizes: Floats,
+    out: Floats,
+    numbers: tuple[int, ...],
+    again: int,
+) -> None:
+    """The parts of a descent step, or of the sketch of a tangent; body factors have further products."""
+    descent = _compiled("steps.descent")
+    if body := isinstance(gradient, tuple):
+        front, slopes = (real_rows(x.mT) for x in gradient)
+    else:
+        front, slopes = real, real_rows(gradient)
+    # Without a matrix to move only the size of the factors counts.
+    real = front if real is None else real
+    step = _compiled("steps.rotation").Step(*numbers, int(body), again if body else 0)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
-        descent.descend(real, slopes, sizes, moved, tuple(step), memory, (first, last), where, rows)
+        descent.descend(real, front, slopes, sizes, out, tuple(step), memory, (first, last), where, rows)
 
-    products = (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
-    _divided_step(parts_of, products, descent.END, step, real, _threads_for(real, 2 * samples))
+    # Body factors are multiplied as a whole.
+    products = () if body else (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
+    _divided_step(parts_of, products, descent.END, step, real, _threads_for(front, 2 * step.width))
 
 
 def transport_step(
@@ -283,7 +307,8 @@ def transport_step(
         return False
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]
-    step = _compiled("steps.rotation").Step(*key, parts, width, parts * probes, width, UPDATES.index(update))
+    numbers = (*key, parts, width, parts * probes, width, UPDATES.index(update))
+    step = _compiled("steps.rotation").Step(*numbers, 0, 0)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
@@ -296,41 +321,27 @@ def tangent_factors(
     matrix: Floats, gradient: Floats, key: tuple[int, int], counts: tuple[int, int]
 ) -> tuple[Floats, Floats]:
     """C and Q of the sketched tangents of matrices and their gradients; counts of samples and columns."""
-    descent = _compiled("steps.descent")
-    real, slopes = real_rows(matrix), real_rows(gradient)
-    parts = numbers_in(matrix)
-    samples, k = (parts * number for number in counts)
-    step = _compiled("steps.rotation").Step(*key, parts, samples, 0, k, FACTORS)
-    out = np.empty((len(real), 2 * k, real.shape[2]), real.dtype)
-    sizes = np.ones(len(real))
-
-    def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
-        descent.descend(real, slopes, sizes, out, tuple(step), memory, (first, last), where, rows)
-
-    products = (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
-    _divided_step(parts_of, products, descent.END, step, real, _threads_for(real, 2 * samples))
-    return _two_blocks(out, parts, matrix.shape[:-1])
+    return _factors(matrix, gradient, key, counts, 0)
 
 
 def compressed_factors(
-    left: Floats, right: Floats, key: tuple[int, int], counts: tuple[int, int], products: int
+    left: Floats, right: Floats, key: tuple[int, int], counts: tuple[int, int], again: int
 ) -> tuple[Floats, Floats]:
-    """C and Q of the sketched tangents skew(left rightᴴ), after so many products before the last one."""
-    compress, rotation = _compiled("steps.compress"), _compiled("steps.rotation")
-    before, after = real_rows(left), real_rows(right)
-    parts = numbers_in(left)
+    """C and Q of the sketched tangents skew(left rightᴴ), with so many products beyond two."""
+    return _factors(left, (left, right), key, counts, again)
+
+
+def _factors(
+    like: Floats, gradient: Any, key: tuple[int, int], counts: tuple[int, int], again: int
+) -> tuple[Floats, Floats]:
+    parts = numbers_in(like)
     samples, k = (parts * number for number in counts)
-    step = rotation.Step(*key, parts, samples, 0, k, FACTORS)
-    count, n, m = before.shape
-    out = np.empty((count, 2 * k, parts * n), before.dtype)
-
-    def some(*where: int) -> None:
-        memory = rotation.memory_for(step, n, before.dtype)
-        inside = np.empty((samples, m), before.dtype), np.empty((n, samples), before.dtype)
-        compress.compress(before, after, out, tuple(step), memory, inside, products, where)
-
-    run(some, ranges(count, _threads_for(before, 8 * samples)))
-    return _two_blocks(out, parts, left.shape[:-1])
+    *batch, n, _ = like.shape
+    count = math.prod(batch)
+    out = np.empty((count, 2 * k, parts * n), like.real.dtype)
+    real = None if isinstance(gradient, tuple) else real_rows(like)
+    _descended(real, gradient, np.ones(count), out, (*key, parts, samples, 0, k, FACTORS), again)
+    return _two_blocks(out, parts, (*batch, n))
 
 
 def _two_blocks(out: Floats, parts: int, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
@@ -355,7 +366,7 @@ def _divided_step(
     count, n = real.shape[:2]
 
     def memory() -> Any:
-        return _compiled("steps.rotation").memory_for(step, n, real.dtype)
+        return _compiled("steps.rotation").memory_for(step, real.shape[2] // step.parts, real.dtype)
 
     if count >= threads:
         run(lambda *where: parts_of(0, end, memory(), where, (0, n)), ranges(count, threads))

@@ -184,9 +184,6 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         }
         steps = before.get("steps", 0)
         rng = [group["seed"], positions[0], steps]
-        if isinstance(gradient, BodyFactors):
-            # As many products as with an n×n gradient.
-            gradient = compress_tangent(gradient, group["rank"], power_iterations=0, rng=rng)
         # torch takes rates of shape (1,) too.
         rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
         gradient, after = self.direction(group, unitary, gradient, before, rng)
@@ -285,7 +282,9 @@ def averaged(
     **options: Any,
 ) -> tuple[Gradient, State]:
     """The direction of momentum_step, and the state for the next step."""
-    if not isinstance(gradient, BodyFactors):
+    if isinstance(gradient, BodyFactors):
+        gradient = compress_tangent(gradient, group["rank"], rng=rng)
+    else:
         gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
     averages = MomentumState.start(unitary, group["rank"], scaling=scaling)
     if "left" in state:

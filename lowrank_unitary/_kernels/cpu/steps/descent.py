@@ -3,7 +3,8 @@
     test rows ──products with A──> samples ──Gram–Schmidt──> basis B
     B and probes ──products with A──> A B, Uᴴ(U Z) ──Gram–Schmidt──> T in the basis [B, Q₂] ──rotation.py──>
 
-A = (UᴴG − GᴴU)/2 is the tangent.
+A = (FᴴG − GᴴF)/2 is the tangent of two stacks of rows F and G: of U itself and its gradient, or of body
+factors c and b as F = cᵀ and G = bᵀ, which give its conjugate, A*.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import FACTORS, RIGHT
-from ..vectors.basis import clear, collect, copy, extend
+from ..vectors.basis import clear, collect, conjugate, copy, extend
 from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, panel_rows, turn_rows
 from ..vectors.compiling import inner, outer
 from ..vectors.random import random_rows
@@ -33,6 +34,7 @@ BEGIN, FIRST_PRODUCT, MIDDLE, SECOND_PRODUCT, TURN, ROTATE, END = range(7)
 @outer
 def descend(
     matrices: Floats,
+    fronts: Floats,
     gradients: Floats,
     sizes: Floats,
     out: Floats,
@@ -44,37 +46,64 @@ def descend(
 ) -> None:
     """Parts of the step for a range of matrices, or for some of the rows of one.
 
-    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step. For
-    FACTORS `out` takes those of the tangent, the rows of C and then those of Q.
+    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step. `fronts`
+    are F, and `gradients` G; body factors are used as a whole, not by rows. For FACTORS `out` takes those of
+    the tangent, the rows of C and then those of Q.
     """
     step = Step(*counts)
     work = work_of(step, memory)
     stream = (step.high, step.low, _RIGHT, ZERO)
     for s in range(where[0], where[1]):
-        matrix, gradient = matrices[s], gradients[s]
+        matrix, front, gradient = matrices[s], fronts[s], gradients[s]
+        some = (ZERO, front.shape[0]) if step.body else rows
         for part in range(parts[0], parts[1]):
             if part == BEGIN:
                 random_rows(stream, s, (ZERO, ZERO), step.parts, work.along, ZERO, step.width, work.words)
+                if step.body:
+                    conjugate(work.along, step.width, step.parts)
                 make_probes(step, work, s)
                 clear(work.total, step.width + step.made)
             elif part == FIRST_PRODUCT:
-                _product(matrix, gradient, step.width, step.width, work, rows)
+                _product(front, gradient, step.width, step.width, work, some)
             elif part == MIDDLE:
+                for _ in range(step.again):
+                    collect(work.total, ZERO, step.width, step.parts, 0.5)
+                    make_basis(step, work)
+                    _product(front, gradient, step.width, step.width, work, some)
                 collect(work.total, ZERO, step.width, step.parts, 0.5)
                 make_basis(step, work)
             elif part == SECOND_PRODUCT:
-                _product(matrix, gradient, step.width, step.width + step.made, work, rows)
+                # Probes ride along where the rows are those of U.
+                beside = ZERO if step.body else step.made
+                _product(front, gradient, step.width, step.width + beside, work, some)
+                if step.made and step.body:
+                    _look(matrix, step, work, rows)
             elif part == TURN:
                 collect(work.total, ZERO, step.width, step.parts, 0.5)
                 make_tangent(step, work)
                 planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
                 turn(step, work, sizes[s])
+                if step.body:
+                    conjugate(work.left, 2 * step.pairs, step.parts)
+                    conjugate(work.right, 2 * step.pairs, step.parts)
                 heal(step, work)
             elif step.update == FACTORS:
                 copy(work.left, ZERO, out[s], ZERO, 2 * step.pairs)
             else:
                 width = 2 * (step.made + step.pairs)
                 turn_rows(matrix, work.left, work.right, width, out[s], work.dots, rows[0], rows[1])
+
+
+@inner
+def _look(matrix: Floats, step: Step, work: Work, rows: Range) -> None:
+    """The products of the probes with UᴴU alone."""
+    width, made, total, dots = step.width, step.made, work.total, work.dots
+    panel = panel_rows(matrix)
+    by = (dots.shape[1], ONE)
+    for top in range(rows[0], rows[1], panel):
+        count = min(panel, rows[1] - top)
+        dot_rows(matrix, top, count, work.along, width, made, dots, ZERO)
+        add_rows(total, width, total, width, made, matrix, top, count, dots, ZERO, by)
 
 
 @inner

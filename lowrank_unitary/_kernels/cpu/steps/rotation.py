@@ -39,6 +39,9 @@ class Step(NamedTuple):
     made: int
     pairs: int
     update: int
+    # Whether the tangent is that of body factors, and products with it beyond the two.
+    body: int
+    again: int
 
 
 Memory = tuple[Floats, Floats, Floats, Numbers, NDArray[np.uint32]]
@@ -62,7 +65,7 @@ class Work(NamedTuple):
 
 def memory_for(step: Step, n: int, dtype: Any) -> Memory:
     """The arrays of which `work_of` takes parts: a few large ones, since each costs time at every call."""
-    _, _, parts, width, made, pairs, _ = step
+    _, _, parts, width, made, pairs, *_ = step
     m, turned = 2 * width // parts, 2 * (pairs + made)
     columns = parts * n
     # Rows that are 4096 bytes apart are taken to alias: zeros beyond their last column keep them off.

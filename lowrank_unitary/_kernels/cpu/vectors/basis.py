@@ -31,6 +31,17 @@ def second_row(rows: Floats, j: int) -> None:
 
 
 @inner
+def conjugate(rows: Floats, count: int, parts: int) -> None:
+    """The first rows become those of the conjugate columns."""
+    if parts == 2:
+        for j in range(0, count, 2):
+            first, second = rows[j], rows[j + 1]
+            for m in range(0, first.shape[0] - 1, 2):
+                first[m + 1] = -first[m + 1]
+                second[m] = -second[m]
+
+
+@inner
 def collect(rows: Floats, start: int, count: int, parts: int, factor: float) -> None:
     """Rows of columns factor · Σ conj(row) weight, in place, from real sums with all parts of the weights."""
     for j in range(start, start + count, parts):

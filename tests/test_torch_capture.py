@@ -62,8 +62,8 @@ def close(one, other, U, scale=1.0):
         (lut.UnitaryAdam, {}),
     ],
 )
-# With rank 1 there are fewer samples than n: both ways have to draw and use the same ones.
-@pytest.mark.parametrize("rank", [1, 8])
+# From rank 4 on both ways have as many samples as rows.
+@pytest.mark.parametrize("rank", [4, 8])
 def test_captured_training_is_that_from_the_dense_gradient(kind, options, rank, dtype):
     n, results = 8, []
     inputs = samples(6, 5, n, dtype=dtype)
@@ -231,13 +231,34 @@ def test_copies_of_a_layer_capture_for_themselves(copied):
 @pytest.mark.parametrize(
     ("module", "error", "word"),
     [
-        (torch.nn.Linear(3, 4), ValueError, "square"),
+        (torch.nn.LazyLinear(3), TypeError, "torch.nn.Linear as it is"),
         (torch.nn.Bilinear(3, 3, 3), TypeError, "unitary_linear"),
     ],
 )
 def test_modules_that_cannot_capture_are_refused(module, error, word):
     with pytest.raises(error, match=word):
         lut.capture_factors(module)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
+def test_rectangular_layers_capture_the_gradient_itself(shape):
+    weight = lu.random_unitary(*shape, xp=torch, dtype=torch.float64, rng=0)
+    layer = torch.nn.Linear(shape[1], shape[0], bias=False)
+    layer.weight = torch.nn.Parameter(weight.clone())
+    x = samples(7, shape[1])
+    plain = torch.nn.Parameter(weight.clone())
+    for model in (lut.capture_factors(layer), lambda x: dense_linear(x, plain)):
+        model(x).pow(3).sum().backward()
+    factors = lut.captured_factors(layer.weight)
+    assert isinstance(factors, lu.LowRankFactors)
+    torch.testing.assert_close(factors.dense(), plain.grad)
+    norm = lut.clip_grad_norm_([layer.weight], 1.0)
+    torch.testing.assert_close(norm, torch.linalg.norm(plain.grad))
+    # At full rank the captured and the dense gradient give the same steps.
+    plain.grad = plain.grad / norm
+    for parameter in (layer.weight, plain):
+        lut.UnitarySGD([parameter], lr=0.1, rank=3, unitary=True).step()
+    torch.testing.assert_close(layer.weight, plain, atol=1e-6, rtol=0)
 
 
 def test_a_stack_of_weights_is_refused():

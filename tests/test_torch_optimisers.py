@@ -355,8 +355,8 @@ def test_options_of_one_kind_out_of_range_are_refused(kind, options, word):
 
 def test_a_group_that_is_refused_is_not_kept():
     descent = lut.UnitarySGD([start(4)], unitary=True)
-    with pytest.raises(ValueError, match="square"):
-        descent.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 3))]})
+    with pytest.raises(ValueError, match="rank must be between 1 and 2"):
+        descent.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 3))], "rank": 3})
     assert len(descent.param_groups) == 1
     descent.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 3))], "unitary": False})
     assert len(descent.param_groups) == 2

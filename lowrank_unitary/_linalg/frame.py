@@ -8,7 +8,7 @@ U + (U L₁ + L₂) R₁ᴴ, with L₁ and R₁ the upper n rows and L₂ the lo
 from __future__ import annotations
 
 from .._array import Array, Namespace
-from .traversals import product, pull_back, rest_of, rotate_rows
+from .traversals import gram_product, product, pull_back, rotate_rows
 
 
 def into_frame(
@@ -16,11 +16,12 @@ def into_frame(
 ) -> tuple[Array, Array, Array | None]:
     """The parts of thin = U x + y, and Uᴴ(U probes) from the first read of U.
 
-    y is made orthogonal twice: once leaves it so to the defect of U, which a step would enlarge.
+    With c = Uᴴ thin, x = c would leave y orthogonal to U to its defect only, which a step would enlarge;
+    x = 2c − UᴴUc leaves it so to the square of the defect.
     """
-    x, image = pull_back(xp, unitary, thin, probes)
-    y, more = rest_of(xp, unitary, thin, x)
-    return x + more, y - product(xp, unitary, more), image
+    c, image = pull_back(xp, unitary, thin, probes)
+    x = 2.0 * c - gram_product(xp, unitary, c)
+    return x, thin - product(xp, unitary, x), image
 
 
 def stacked(xp: Namespace, x: Array, y: Array) -> Array:

@@ -101,15 +101,6 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
     return both[..., :k], both[..., k:]
 
 
-def rest_of(xp: Namespace, matrix: Array, thin: Array, coefficients: Array) -> tuple[Array, Array]:
-    """R = thin − matrix @ coefficients and matrixᴴ @ r; by the kernels of a CPU from one read."""
-    if views := for_kernels(xp, thin.shape[-1], matrix, thin, coefficients):
-        rest, image = cpu.rest_of_rows(*views)
-        return of_numpy(xp, rest), of_numpy(xp, image)
-    rest = thin - product(xp, matrix, coefficients)
-    return rest, adjoint_product(xp, matrix, rest)
-
-
 def gram_product(xp: Namespace, matrix: Array, probes: Array) -> Array:
     """matrixᴴ (matrix @ probes); by the kernels from one read."""
     image = pull_back(xp, matrix, astype(xp, matrix[..., :0], probes.dtype), probes)[1]

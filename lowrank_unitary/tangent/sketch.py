@@ -296,9 +296,7 @@ def outside_of(xp: Namespace, unitary: Array, body_factors: BodyFactors) -> Body
     """Body factors in the frame of a tall U without what their lower rows have in the range of U."""
     left, right = body_factors
     n, k = unitary.shape[-1], left.shape[-1]
-    below = hstack(xp, left, right)[..., n:, :]
-    for _ in range(2):
-        below = below - product(xp, unitary, adjoint_product(xp, unitary, below))
+    below = into_frame(xp, unitary, hstack(xp, left, right)[..., n:, :])[1]
     parts = below[..., :k], below[..., k:]
     return BodyFactors(*(stacked(xp, x[..., :n, :], y) for x, y in zip(body_factors, parts, strict=True)))
 

@@ -74,24 +74,6 @@ def adjoint_product_rows(matrix: Floats, thin: Floats, probes: Floats | None = N
     return columns_of(total, parts, (*matrix.shape[:-2], matrix.shape[-1], columns))
 
 
-def rest_of_rows(matrix: Floats, thin: Floats, coefficients: Floats) -> tuple[Floats, Floats]:
-    """R = thin − matrix @ coefficients and matrixᴴ @ r, in one read of the matrices."""
-    gather_rest = _compiled("vectors.blocks").gather_rest
-    rest = np.array(thin, order="C")
-    real, probes, real_rest = real_rows(matrix), dual_rows(coefficients), real_rows(rest)
-    parts, width = numbers_in(matrix), probes.shape[1]
-    total = _added_up(
-        lambda total, where, rows: gather_rest(
-            real, probes, real_rest, total, _dots(real, width), where, rows
-        ),
-        real,
-        width,
-        _threads_for(real, width),
-    )
-    shape = (*matrix.shape[:-2], matrix.shape[-1], thin.shape[-1])
-    return rest, columns_of(total, parts, shape)
-
-
 def product_rows(matrix: Floats, thin: Floats) -> Floats:
     """The products matrix @ thin; thin factors have the batch shape of the matrices."""
     look = _compiled("vectors.blocks").look
@@ -103,30 +85,26 @@ def product_rows(matrix: Floats, thin: Floats) -> Floats:
 
 
 def _sums(real: Floats, weights: Floats, probes: Floats, threads: int) -> Floats:
-    """The sums of `gather`."""
+    """The sums of `gather`, with matrices or rows divided among threads."""
     gather = _compiled("vectors.blocks").gather
-    width = weights.shape[2] + probes.shape[1]
-    return _added_up(
-        lambda total, where, rows: gather(real, weights, probes, total, _dots(real, width), where, rows),
-        real,
-        width,
-        threads,
-    )
-
-
-def _added_up(
-    task: Callable[[Floats, Range, Range], object], real: Floats, width: int, threads: int
-) -> Floats:
-    """What a task adds to so many rows for each matrix, with matrices or rows divided among threads."""
     count, rows, columns = real.shape
+    width = weights.shape[2] + probes.shape[1]
     if count >= threads:
         total = np.zeros((count, width, columns), real.dtype)
-        run(lambda *piece: task(total, piece, (0, rows)), ranges(count, threads))
+        run(
+            lambda *piece: gather(real, weights, probes, total, _dots(real, width), piece, (0, rows)),
+            ranges(count, threads),
+        )
         return total
     pieces = ranges(rows, threads)
     places = {piece: place for place, piece in enumerate(pieces)}
     partial = np.zeros((len(pieces), count, width, columns), real.dtype)
-    run(lambda *piece: task(partial[places[piece]], (0, count), piece), pieces)
+    run(
+        lambda *piece: gather(
+            real, weights, probes, partial[places[piece]], _dots(real, width), (0, count), piece
+        ),
+        pieces,
+    )
     return partial.sum(axis=0)
 
 

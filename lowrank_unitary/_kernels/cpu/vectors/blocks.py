@@ -139,25 +139,6 @@ def pull_rows(
 
 
 @outer
-def gather_rest(
-    matrices: Floats, probes: Floats, rest: Floats, total: Floats, dots: Floats, where: Range, rows: Range
-) -> None:
-    """rest[s, i, j] −= matrices[s, i] · probes[s, j], and total[s, j] += Σ_i rest[s, i, j] matrices[s, i]."""
-    width = probes.shape[1]
-    for s in range(where[0], where[1]):
-        matrix = matrices[s]
-        panel = panel_rows(matrix)
-        for top in range(rows[0], rows[1], panel):
-            count = min(panel, rows[1] - top)
-            dot_rows(matrix, top, count, probes[s], ZERO, width, dots, ZERO)
-            for i in range(count):
-                for j in range(width):
-                    rest[s, top + i, j] -= dots[i, j]
-            into, weights = total[s], rest[s]
-            add_rows(into, ZERO, into, ZERO, width, matrix, top, count, weights, top * width, (width, ONE))
-
-
-@outer
 def look(matrices: Floats, left: Floats, out: Floats, where: Range, rows: Range) -> None:
     """out[s, i, j] = matrices[s, i] · left[s, j], for ranges of s and i."""
     for s in range(where[0], where[1]):

@@ -1,4 +1,4 @@
-"""Isometric convolutions: a layer beside its transforms and products, a step of all frequencies beside dense ones.
+"""Isometric convolutions: a layer beside its transforms and products, a step beside dense ones.
 
 One thread; ratios of medians from one process, after the result has been judged.
 """

@@ -1,5 +1,9 @@
 """Options, fixtures and settings of all tests."""
 
+import gc
+import os
+
+import compiled
 import profiles
 import pytest
 import torch
@@ -33,6 +37,15 @@ def pytest_report_header(config):
 
 def pytest_collection_modifyitems(config, items):
     profiles.deselect(config, items)
+
+
+def pytest_collection_finish(session):
+    # Libraries and tests are millions of objects, which would be gone through at every collection.
+    gc.collect()
+    gc.freeze()
+    # A part of the tests may need no kernel.
+    if "PYTEST_XDIST_WORKER" in os.environ and len(session.items) > 2000:
+        compiled.compile_share()
 
 
 @pytest.fixture(params=BACKENDS, ids=str)

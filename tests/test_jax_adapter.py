@@ -426,7 +426,8 @@ CHOSEN
 for name, routine in routines.items():
     compiled = jax.jit(routine)
     expected = compiled(*map(jax.numpy.asarray, host))
-    for places, move in [(layout, compiled) for layout in layouts] + [(layouts[0], routine)] * (name in eager):
+    ways = [(places, compiled) for places in layouts] + [(layouts[0], routine)] * (name in eager)
+    for places, move in ways:
         arrays = [jax.device_put(x, place) for x, place in zip(host, (*places, places[2]))]
         result = move(*arrays)
         np.testing.assert_allclose(result, expected, atol=2e-5, err_msg=name)

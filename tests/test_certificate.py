@@ -192,7 +192,7 @@ def test_the_certificate_says_which_core_is_exact():
 
 @on_every_backend("update,dtype", ROTATIONS, ["float32", "complex128", "float64", "complex64"], jax=2)
 def test_certificate_gives_the_same_on_every_namespace_and_batched(backend, update, dtype):
-    step = make_step(1, 7, 2, dtype, norm=0.3, batch=(2,))
+    step = make_step(1, 7, 2, dtype, norm=0.1, batch=(2,))
     body = step.body
     rotation = ROTATIONS[update](body, core="orthonormal")
     expected = lu.rotation_certificate(

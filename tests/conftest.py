@@ -31,12 +31,16 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     if not config.getoption("thorough"):
-        return "profile: quick; pytest --thorough runs every case, with five times the draws"
+        return "profile: quick; pytest --thorough runs every case, with three times the draws"
     return "profile: thorough"
 
 
 def pytest_collection_modifyitems(config, items):
     profiles.deselect(config, items)
+
+
+def pytest_runtest_setup(item):
+    profiles.enter(item)
 
 
 def pytest_collection_finish(session):

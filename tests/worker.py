@@ -21,12 +21,12 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def pytest_collection_finish(session):
-    # Libraries and tests are millions of objects, which would be gone through at every collection.
-    gc.collect()
-    gc.freeze()
     # A part of the tests may need no kernel.
     if "PYTEST_XDIST_WORKER" in os.environ and len(session.items) > 2000:
         compiled.compile_share()
+    # What is there by now stays, a million objects that would be gone through at every collection.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):

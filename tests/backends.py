@@ -7,9 +7,10 @@ from typing import Any
 import array_api_strict
 import jax
 import numpy as np
+import profiles
 import pytest
 import torch
-from profiles import covering, of_profile
+from profiles import covering
 
 jax.config.update("jax_enable_x64", True)
 
@@ -47,12 +48,12 @@ BACKENDS = (
 
 
 def at_once(xp, function):
-    """The function; on JAX in the quick profile compiled as a whole.
+    """The function; on JAX compiled as a whole.
 
-    One operation after another, as in the thorough profile, takes JAX several times as long.
+    One operation after another takes JAX several times as long: this way the thorough profile runs the
+    cases of the quick one.
     """
-    compiled = xp is jax.numpy and of_profile(quick=True, thorough=False)
-    return jax.jit(function) if compiled else function
+    return jax.jit(function) if xp is jax.numpy and not profiles.one_by_one else function
 
 
 def _name(value):

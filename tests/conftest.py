@@ -1,16 +1,8 @@
-"""Options, fixtures and settings of all tests."""
+"""Options and settings of all tests."""
+
+import os
 
 import profiles
-import pytest
-import torch
-from backends import BACKENDS
-from threadpoolctl import threadpool_limits
-
-# Small matrices on several threads, beside other processes, take many times as long.
-threadpool_limits(1)
-torch.set_num_threads(1)
-
-DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def pytest_addoption(parser):
@@ -23,23 +15,15 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     profiles.choose(config)
+    if config.getoption("dist") == "no" or "PYTEST_XDIST_WORKER" in os.environ:
+        config.pluginmanager.import_plugin("worker")
 
 
 def pytest_report_header(config):
     if not config.getoption("thorough"):
-        return "profile: quick; pytest --thorough runs every case, with five times the draws"
+        return "profile: quick; pytest --thorough runs every case, with three times the draws"
     return "profile: thorough"
 
 
 def pytest_collection_modifyitems(config, items):
     profiles.deselect(config, items)
-
-
-@pytest.fixture(params=BACKENDS, ids=str)
-def backend(request):
-    return request.param
-
-
-@pytest.fixture(params=DTYPES)
-def dtype(request):
-    return request.param

@@ -16,6 +16,8 @@ _QUICK_XLA = (
 )
 
 _thorough = False
+# Whether the test that runs has JAX take one operation after another.
+one_by_one = False
 
 
 def of_profile(*, quick, thorough):
@@ -53,12 +55,18 @@ def choose(config):
     """Set what of a profile is no choice of cases: numbers of draws, and how JAX compiles."""
     global _thorough
     _thorough = config.getoption("thorough")
-    draws = {"deadline": None, "max_examples": of_profile(quick=12, thorough=60)}
+    draws = {"deadline": None, "max_examples": of_profile(quick=12, thorough=40)}
     settings.register_profile("default", **draws)
     settings.register_profile("ci", **draws, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "default")
     if not _thorough and importlib.metadata.version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICK_XLA]).strip()
+
+
+def enter(item):
+    """Set what of a profile depends on the test that runs."""
+    global one_by_one
+    one_by_one = _thorough and item.get_closest_marker("thorough") is None
 
 
 def deselect(config, items):

@@ -102,6 +102,16 @@ def test_stacks_broadcast_and_take_a_step_size_each(dtype, taken, monkeypatch):
     assert error(moved, slow) <= 2000 * np.finfo(dtype).eps
 
 
+def test_a_step_size_in_an_array_compiles_nothing_anew(dtype, taken):
+    U, G = problem(dtype, 24, ())
+    expected = lu.unitary_step(U, G, 0.5, rank=2, rng=4)
+    descend = cpu.rows._compiled("steps.descent").descend
+    compiled = descend.signatures
+    for eta in (np.asarray(0.5, U.real.dtype), np.full((), 0.5)[()]):
+        np.testing.assert_array_equal(lu.unitary_step(U, G, eta, rank=2, rng=4), expected)
+    assert descend.signatures == compiled
+
+
 def test_gradients_may_be_parts_of_the_stack_that_is_overwritten(dtype, taken):
     stack = lu.random_unitary(12, dtype=dtype, batch=(4,), rng=0)
     for matrices, gradients in ((stack[1:], stack[:-1]), (stack, stack[::-1])):

@@ -55,20 +55,25 @@ def test_thin_results_are_single_and_exact(store):
     xp, dtype, _ = store
     U = lu.random_unitary(16, dtype=dtype, rng=0, xp=xp)
     G = xp.asarray(normal(np.random.default_rng(1), (16, 16), "float32"))
-    half = lu.heal_unitary(U, 1, rng=0)
-    assert half.dtype == U.dtype
-    thin = [*lu.tangent_sketch(U, G, 2, rng=0), *lu.svd_sketch(half, 2, rng=0)]
-    body = lu.LowRankFactors(half[:, :2], half[:, 2:4]).to_body(U)
-    for rotate in ROTATIONS.values():
-        rotation = rotate(body)
-        thin += [*body, *rotation]
+
+    def made(U, G):
+        half = lu.heal_unitary(U, 1, rng=0)
+        thin = [*lu.tangent_sketch(U, G, 2, rng=0), *lu.svd_sketch(half, 2, rng=0)]
+        body = lu.LowRankFactors(half[:, :2], half[:, 2:4]).to_body(U)
+        given = body, lu.BodyFactors(half[:, :1], half[:, 1:2])
+        rotations = [rotate(factors) for rotate in ROTATIONS.values() for factors in given]
+        moved = [half, *(lu.rotate(U, rotation) for rotation in rotations)]
+        delayed = lu.DelayedUnitary(U).rotate(lu.polar_rotation(body))
+        moved += [delayed.flush(heal=1, rng=0).base, delayed.matmul(half)]
+        return [*thin, *body], rotations, moved, delayed.adjoint_matmul(G)
+
+    thin, rotations, moved, product = at_once(xp, made)(U, G)
+    for rotation in rotations:
+        thin.extend(rotation)
         assert_rotation(rotation)
-        assert_rotation(rotate(lu.BodyFactors(half[:, :1], half[:, 1:2])))
-        assert lu.rotate(U, rotation).dtype == U.dtype
     assert {str(x.dtype).removeprefix("torch.") for x in thin} == {"float32"}
-    delayed = lu.DelayedUnitary(U).rotate(lu.polar_rotation(body))
-    assert delayed.flush(heal=1, rng=0).base.dtype == delayed.matmul(half).dtype == U.dtype
-    assert delayed.adjoint_matmul(G).dtype == G.dtype
+    assert {x.dtype for x in moved} == {U.dtype}
+    assert product.dtype == G.dtype
 
 
 @pytest.mark.parametrize("sketch", ["tangent", "randomized", "exact", "lsi", "columns"])
@@ -90,12 +95,14 @@ def test_a_whole_step_from_a_gradient_in_half_or_single_precision(store, sketch)
 def test_attainable_defect_is_that_of_rounding(store, n):
     xp, dtype, eps = store
     rounded = lu.random_unitary(n, dtype=dtype, rng=0, xp=xp)
-    assert float(lu.unitarity_defect(rounded)) == pytest.approx(0.3 * eps * np.sqrt(n), rel=0.15)
-    assert bool(lu.is_unitary(rounded))
+    measure = at_once(xp, lambda U: (lu.unitarity_defect(U), lu.is_unitary(U)))
+    defect, is_unitary = measure(rounded)
+    assert float(defect) == pytest.approx(0.3 * eps * np.sqrt(n), rel=0.15)
+    assert bool(is_unitary)
     far = xp.asarray(single(rounded) * np.float32(1.01), dtype=dtype)
-    repaired = lu.reunitarize(far)
+    repaired = at_once(xp, lu.reunitarize)(far)
     assert repaired.dtype == rounded.dtype
-    assert float(lu.unitarity_defect(repaired)) <= 1.15 * 0.3 * eps * np.sqrt(n)
+    assert float(measure(repaired)[0]) <= 1.15 * 0.3 * eps * np.sqrt(n)
 
 
 @pytest.mark.parametrize("probes", [0, 2, 8])

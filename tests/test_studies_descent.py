@@ -39,6 +39,6 @@ def test_a_descent_that_is_continued_gives_the_same_rows_bit_for_bit(method, k, 
 def test_the_figure_of_a_target_alone_is_drawn(tmp_path):
     case = target_case(steps=5)
     rows = [{**case, **row} for row in descent.measure(case, SEED, tmp_path / "state")]
-    for shown in (rows[:1], rows, [*rows, {**rows[-1], "gap": math.nan}]):
-        descent.figure(shown).savefig(tmp_path / "figure.png")
+    for shown in (rows[:1], [*rows, {**rows[-1], "gap": math.nan}]):
+        descent.figure(shown).savefig(tmp_path / "figure.png", dpi=40)
         assert len(descent.table(shown)[1]) == 1

@@ -148,7 +148,9 @@ def test_gradient_through_a_scan_is_that_through_a_loop(update):
     )
 
 
-@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize(
+    ("dtype", "batch"), covering(["float32", "complex128", "float64", "complex64"], [(), (3,)])
+)
 def test_products_of_jax_are_the_same_inside_and_outside_of_traces(dtype, batch):
     rng = np.random.default_rng(0)
     A, a, b = (normal(rng, (*batch, 20, m), dtype) for m in (20, 3, 3))

@@ -6,6 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from .problems import FULL
+
+# Of the matrices whose product tells the speed of arithmetic; where nothing is decided by it, small.
+_PRODUCT = 2048 if FULL else 512
+
 
 def median_seconds(function, repeats=7):
     """Median time of a call, after one that is not counted."""
@@ -68,9 +73,9 @@ class Memory:
 
 
 def operations_per_second(dtype):
-    """Real operations a second of products of two matrices of size 2048, one by BLAS or one on every core."""
-    a = np.ones((2048, 2048), dtype)
-    each = (8 if a.dtype.kind == "c" else 2) * 2048**3
+    """Real operations a second of products of two large matrices, one by BLAS or one on every core."""
+    a = np.ones((_PRODUCT, _PRODUCT), dtype)
+    each = (8 if a.dtype.kind == "c" else 2) * _PRODUCT**3
     with ThreadPoolExecutor(workers()) as pool:
         alone = median_seconds(lambda: a @ a, 5)
         together = median_seconds(lambda: list(pool.map(lambda _: a @ a, range(workers()))), 5)

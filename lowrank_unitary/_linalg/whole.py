@@ -120,7 +120,8 @@ def _one_for_each(step_size: Array, stack: Array) -> Array:
     if type(step_size) is float:
         return np.array([step_size] * math.prod(stack.shape[:-2]))
     shape = (*stack.shape[:-2], 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(step_size, shape).reshape(-1), np.float64)
+    # A copy: for numba an array that is read-only has another type.
+    return np.array(np.broadcast_to(step_size, shape).reshape(-1), np.float64)
 
 
 def whole_rotation(xp: Namespace, left: Array, right: Array, update: str) -> tuple[Array, Array] | None:

@@ -316,8 +316,8 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"params must be given.*update\(gradients, state, params\)"):
             optimiser.update(jnp.eye(2), optimiser.init(jnp.eye(2)))
 
-    @pytest.mark.parametrize("shape", [(3, 2), (3,), ()])
-    def test_a_leaf_that_is_not_square_is_named(self, shape):
+    @pytest.mark.parametrize("shape", [(3,), ()])
+    def test_a_leaf_that_is_no_matrix_is_named(self, shape):
         params = {"layers": [{"weight": jnp.eye(2)}, {"bias": jnp.zeros(shape)}]}
         with pytest.raises(ValueError, match=r"params\['layers'\]\[1\]\['bias'\].*multi_transform"):
             unitary_sgd(0.1).init(params)

@@ -584,3 +584,15 @@ def test_wrong_arguments_are_named(seen, call, error, message):
     with pytest.raises(error, match=message):
         call(*tensors())
     assert seen == []
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_rectangular_matrices_take_the_steps_of_the_package(shape):
+    generator = torch.Generator().manual_seed(0)
+    U = lu.random_unitary(*shape, xp=torch, dtype=torch.float64, rng=0)
+    a, b = (torch.randn(n, 2, dtype=torch.float64, generator=generator) for n in shape)
+    for ours, theirs in UPDATES.values():
+        assert torch.equal(ours(U, a, b), theirs(U, a, b))
+    a.requires_grad_()
+    torch.sum(lut.unitary_transport(U, a, b) ** 3).backward()
+    assert torch.isfinite(a.grad).all()

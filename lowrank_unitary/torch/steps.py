@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from .. import step
 from .._array import validate
 from ..rotation.core import CORES
 from ..rotation.transport import TRANSPORTS
@@ -117,6 +120,12 @@ def _applied(
                 f"{name} must be a torch tensor, got {type(x).__name__}: the functions of lowrank_unitary "
                 f"itself take arrays of other kinds."
             )
+    if unitary.ndim > 1 and unitary.shape[-1] != unitary.shape[-2]:
+        # In the frame of a rectangular matrix, by operations of torch.
+        options: dict[str, Any] = {"core": core, "overwrite_unitary": overwrite_unitary}
+        if update == "polar":
+            return step.polar_projection(unitary, left, right, **options)
+        return step.unitary_transport(unitary, left, right, update=update, **options)
     # All checks together take as long as a small step: a short test for the common case.
     batch = tuple(unitary.shape[:-2])
     if not _fit(unitary, left, right):

@@ -20,9 +20,11 @@ from .._array import (
 from .._kernels import UPDATES
 from .._linalg import RNG, gram_product, hstack, key_of, promoted, whole_descent
 from ..rotation.polar import polar_isometry
+from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
 from ..sketch.svd import METHODS, svd_sketch
-from ..tangent.sketch import Tangent, compress_tangent, few_samples, outside_of, samples_for, sketch_tangent
+from ..tangent.planes import Planes
+from ..tangent.sketch import Tangent, few_samples, outside_of, samples_for, sketch_tangent
 from ..types import BodyFactors, LowRankFactors, transposed_gradient
 from ..unitary.heal import orthonormal_probes
 from .stages import in_core, moved_by, pulled_back, rotation_of, tangent_of
@@ -148,13 +150,12 @@ def unitary_step(
         planes, image = sketch_tangent(tangent, k, test, probes=Z)
         return moved_by(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
-        kept = gradient
-        if sketch == "tangent":
-            # As by the kernels, also where an exact compression would be cheaper.
-            kept = compress_tangent(gradient, k, method="randomized", rng=key)
-        kept = outside_of(xp, unitary, kept) if tall else kept
-        body = _scaled(xp, -eta, BodyFactors(*(in_core(xp, x) for x in kept)))
+        kept = outside_of(xp, unitary, gradient) if tall else gradient
         image = None if Z is None else gram_product(xp, unitary, Z)
+        if sketch == "tangent" and kept.left.shape[-1] > k:
+            rotation = _planes_of_body(kept, k, key).rotation(eta, update)
+            return moved_by(unitary, rotation, Z, image, overwrite_unitary)
+        body = _scaled(xp, -eta, BodyFactors(*(in_core(xp, x) for x in kept)))
     else:
         body, image = pulled_back(xp, unitary, gradient.left, gradient.right, Z)
         body = _scaled(xp, -eta, body)
@@ -188,6 +189,15 @@ def _descended(
     if overwrite:
         validate.overwritable("unitary", "overwrite_unitary", unitary, tuple(unitary.shape[:-2]))
     return whole_descent(xp, unitary, tuple(views), eta, key, (samples, heal, k), update, overwrite=overwrite)
+
+
+def _planes_of_body(body: BodyFactors, k: int, key: Any) -> Planes:
+    """The planes of the best k columns from few samples and three products, as by the kernels."""
+    tangent = Tangent.of(None, body)
+    op = tangent.operator
+    samples = Samples.of(op, "uniform", k, key, rows=op.columns)
+    test = samples.right(few_samples(op.columns, k, body.left.shape[-1]))
+    return sketch_tangent(tangent, k, power_basis(op, test, 0))[0]
 
 
 def _scaled(xp: Namespace, factor: Array, body: BodyFactors) -> BodyFactors:

@@ -29,8 +29,9 @@ empty_like = functools.partial(np.empty_like, subok=False)
 
 # Real thin columns up to which the kernels beat BLAS, and samples of a descent step.
 _MOST_COLUMNS, _MOST_SAMPLES = 64, 160
-# Products with the tangent of body factors beyond two, in a whole step: they are cheap.
-MORE_PRODUCTS = 2
+# Products with the tangent of body factors beyond two, in a whole step: of a skew matrix half a power
+# iteration, which gains more than further samples would.
+MORE_PRODUCTS = 1
 # Bytes of all matrices, times thin columns, from which a second thread pays: it wakes up in 60 to 100
 # microseconds.
 _PARALLEL = 1 << 24

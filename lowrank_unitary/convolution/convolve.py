@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._array import Array, Namespace, is_complex, is_numpy, is_torch, is_traced, move, placement, validate
-from .._linalg import adjoint as conjugate_transpose
+from .._linalg import conj
 from .frequencies import half_spectrum
 from .spectrum import Spectrum, as_complex, checked_spectrum, signal_dtype
 
@@ -109,13 +109,16 @@ def checked_shape(
 
 
 def products(xp: Namespace, spectrum: Spectrum, blocks: Spectrum, *, adjoint: bool) -> Spectrum:
-    """The matrices, or their conjugate transposes, times the blocks of signals."""
+    """The matrices, or their conjugate transposes, times the signals, which are rows of the blocks."""
     parts = zip(spectrum, blocks, strict=True)
-    return Spectrum(*((conjugate_transpose(xp, H) if adjoint else H) @ X for H, X in parts))
+    if not adjoint:
+        return Spectrum(*(X @ H.mT for H, X in parts))
+    # Of the thin block and its product the conjugate is a smaller copy than of the matrices.
+    return Spectrum(*(conj(xp, conj(xp, X) @ H) for H, X in parts))
 
 
 def to_frequencies(xp: Namespace, signal: Array, torus: tuple[int, ...], groups: int) -> Spectrum:
-    """Blocks (groups…, frequencies, channels, samples) of signals (samples…, groups…, channels, torus)."""
+    """Blocks (groups…, frequencies, samples, channels) of signals (samples…, groups…, channels, torus)."""
     *leading, channels = signal.shape[: -len(torus)]
     leading = [int(size) for size in leading]
     batch = leading[len(leading) - groups :]
@@ -124,7 +127,7 @@ def to_frequencies(xp: Namespace, signal: Array, torus: tuple[int, ...], groups:
     spectral = _transformed(xp, signal, torus, half=not complex_signal)
     spectral = xp.reshape(spectral, (m, *batch, channels, math.prod(spectral.shape[-len(torus) :])))
     # A view: the one copy is the choice of frequencies.
-    blocks = xp.permute_dims(spectral, (*range(1, groups + 1), groups + 2, groups + 1, 0))
+    blocks = xp.permute_dims(spectral, _to_blocks(groups))
     if complex_signal:
         return Spectrum(xp.real(blocks[..., :0, :, :]), blocks)
     half = half_spectrum(xp, torus, signal)
@@ -132,14 +135,19 @@ def to_frequencies(xp: Namespace, signal: Array, torus: tuple[int, ...], groups:
 
 
 def to_signal(xp: Namespace, blocks: Spectrum, torus: tuple[int, ...], samples: tuple[int, ...]) -> Array:
-    """Signals (samples…, groups…, channels, torus) of blocks (groups…, frequencies, channels, samples)."""
-    *batch, R, channels, _ = blocks.real.shape
+    """Signals (samples…, groups…, channels, torus) of blocks (groups…, frequencies, samples, channels)."""
+    *batch, R, _, channels = blocks.real.shape
     groups, real = len(batch), R > 0
-    back = (groups + 2, *range(groups), groups + 1, groups)
+    back = (groups + 1, *range(groups), groups + 2, groups)
     half = (*torus[:-1], torus[-1] // 2 + 1) if real else torus
     spectral = _scattered(xp, blocks, torus, back) if real else xp.permute_dims(blocks.complex, back)
     spectral = xp.reshape(spectral, (*samples, *batch, channels, *half))
     return _transformed_back(xp, spectral, torus, half=real)
+
+
+def _to_blocks(groups: int) -> tuple[int, ...]:
+    """The axes of (samples, groups…, channels, places) in the order of blocks."""
+    return (*range(1, groups + 1), groups + 2, 0, groups + 1)
 
 
 def _taken(xp: Namespace, blocks: Array, index: Array) -> Array:
@@ -159,11 +167,11 @@ def _scattered(xp: Namespace, blocks: Spectrum, torus: tuple[int, ...], back: tu
         every = xp.concat([as_complex(xp, blocks.real), pairs, mirrored], axis=-3)
         return xp.permute_dims(_taken(xp, every, half.source), back)
     # Written where it is to stand: one copy.
-    *batch, _, channels, m = pairs.shape
+    *batch, _, m, channels = pairs.shape
     shape = (m, *batch, channels, half.source.shape[0])
     spectral = xp.empty(shape, dtype=pairs.dtype, device=placement(pairs))
     groups = len(batch)
-    view = xp.permute_dims(spectral, (*range(1, groups + 1), groups + 2, groups + 1, 0))
+    view = xp.permute_dims(spectral, _to_blocks(groups))
     for index, part in ((half.real, blocks.real), (half.complex, pairs), (half.mirrored, mirrored)):
         view[..., index, :, :] = as_complex(xp, part)
     return spectral

@@ -115,7 +115,9 @@ def _blocks(
         raise ValueError(
             f"groups must be at most the number of leading axes of {x_name}, {len(leading[0])}, got {groups}."
         )
-    return to_frequencies(xp, g, sizes, groups), to_frequencies(xp, x, sizes, groups)
+    # Samples are the columns of factors, and contiguous as rows, along which they are multiplied.
+    left, right = (to_frequencies(xp, array, sizes, groups) for array in (g, x))
+    return Spectrum(*(block.mT for block in left)), Spectrum(*(block.mT for block in right))
 
 
 def spectrum_gradient(gradient: Spectrum, /, *, torus: tuple[int, ...]) -> Spectrum:

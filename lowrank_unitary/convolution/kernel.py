@@ -56,8 +56,8 @@ def spectrum_of_kernel(kernel: Array, /, *, torus: tuple[int, ...]) -> Spectrum:
         raise TypeError(f"kernel must be in single or double precision, got {kernel.dtype}: convert it.")
     width = shape[-d:]
     kernel = _centred(xp, _padded(xp, kernel, sizes), width)
-    # C_in as the samples of a signal: the blocks are the matrices.
-    blocks = to_frequencies(xp, xp.moveaxis(kernel, -d - 1, 0), sizes, len(shape) - d - 2)
+    # C_out as the samples of a signal: the blocks are the matrices.
+    blocks = to_frequencies(xp, xp.moveaxis(kernel, -d - 2, 0), sizes, len(shape) - d - 2)
     # Contiguous, since steps move rows.
     return Spectrum(*(_row_major(xp, part) for part in blocks))
 
@@ -88,8 +88,8 @@ def kernel_of_spectrum(spectrum: Spectrum, /, *, torus: tuple[int, ...]) -> Arra
     True
     """
     xp, sizes = checked_spectrum(spectrum, torus)
-    kernel = to_signal(xp, spectrum, sizes, (spectrum.real.shape[-1],))
-    return _centred(xp, xp.moveaxis(kernel, 0, -len(sizes) - 1), sizes)
+    kernel = to_signal(xp, spectrum, sizes, (spectrum.real.shape[-2],))
+    return _centred(xp, xp.moveaxis(kernel, 0, -len(sizes) - 2), sizes)
 
 
 def _centred(xp: Namespace, kernel: Array, width: tuple[int, ...]) -> Array:

@@ -51,7 +51,7 @@ class _Convolved(torch.autograd.Function):
             parts = zip(ctx.parameters, ctx.needs_input_grad[1:3], left, right, strict=True)
             for parameter, needed, a, b in parts:
                 if needed:
-                    of_parameter(parameter).add(a.mT, b.mT)
+                    of_parameter(parameter).add(a, b)
             return to_signal(xp, pulled, torus, samples) if ctx.needs_input_grad[0] else None, *4 * [None]
 
 

@@ -46,13 +46,13 @@ same for orthogonal and plain networks, and so is the activation MaxMin, which k
 and 1e-2 for orthogonal and 3e-5, 2e-4 and 1e-3 for plain networks, is chosen for every network and \
 depth by the accuracy on validation images after a quarter of the steps.
 
-Upper row: test accuracy against depth, and norms behind every layer at the start, in units of the \
-first (the gradient: of the last) of them. "Spread" is the norm of the signal minus its mean over \
-images: what tells them apart. Lower row: the accuracy that is certified, for changes of an image up \
-to a radius: an image counts if (s_y − s_j) / (L ‖w_y − w_j‖) exceeds it for all other classes j, \
+Upper row: test accuracy against depth, and the accuracy that is certified, for changes of an image \
+up to a radius: an image counts if (s_y − s_j) / (L ‖w_y − w_j‖) exceeds it for all other classes j, \
 with scores s, rows w of the read-out and the product L over layers of √(1 + δ), δ the unitarity \
-defect, or for plain layers of their norms. And the time of a training step for one layer against \
-the number of channels, next to parametrisations that make all matrices anew in every pass.
+defect, or for plain layers of their norms. Lower row: norms behind every layer at the start, in \
+units of the first (the gradient: of the last) of them; "spread" is the norm of the signal minus its \
+mean over images, which tells them apart. And the time of a training step for one layer against the \
+number of channels, next to parametrisations that make all matrices anew in every pass.
 
 Times are not functions of the seed, all other numbers are."""
 

@@ -40,23 +40,26 @@ def name_of(row: Row) -> str:
 
 
 def figure(rows: list[Row]) -> Figure:
-    """Accuracy against depth and norms by layer above, certificates and times below."""
+    """Accuracy against depth and certificates above, norms by layer and times below."""
     from matplotlib.figure import Figure
 
     result = Figure(figsize=(13.0, 8.6), layout="constrained")
-    halves: Any = result.subfigures(2, 1)
+    halves: Any = result.subfigures(2, 1, height_ratios=[1.1, 1])
     upper, lower = halves
-    accuracies, *norms = upper.subplots(1, 4, gridspec_kw={"width_ratios": [1.5, 1, 1, 1]})
+    accuracies, certificates = upper.subplots(1, 2)
     ended = [row for row in rows if row["part"] == "training" and "log_lipschitz" in row]
     # A full run has both images: the smaller ones are drawn, trained for longest.
     ended = [row for row in ended if row["images"] == "digits"]
     longest = max((row["steps"] for row in ended), default=0)
     ended = [row for row in ended if row["steps"] == longest]
     _accuracy(accuracies, ended)
+    _certificates(certificates, ended)
+    handles, labels = accuracies.get_legend_handles_labels()
+    if handles:
+        upper.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, handlelength=3.5)
+    *norms, seconds = lower.subplots(1, 4, gridspec_kw={"width_ratios": [1, 1, 1, 1.7]})
     for axes, quantity in zip(norms, ("signal", "spread", "gradient"), strict=True):
         _norms(axes, [row for row in rows if row["part"] == "norms"], quantity)
-    certificates, seconds = lower.subplots(1, 2)
-    _certificates(certificates, ended)
     _seconds(seconds, [row for row in rows if row["part"] == "seconds"])
     return result
 
@@ -65,12 +68,28 @@ def _accuracy(axes: Axes, rows: list[Row]) -> None:
     for name in dict.fromkeys(map(name_of, rows)):
         found = [row for row in rows if name_of(row) == name]
         points = sorted((row["depth"], 100 * row["accuracy"]) for row in found)
-        axes.plot(*np.array(points).T, label=name, marker="o", markersize=4, **_style(found[0]))
+        axes.plot(*np.array(points).T, label=name, marker="o", markersize=5, **_style(found[0]))
     axes.set_xticks(sorted({row["depth"] for row in rows}))
     axes.set_ylim(0, 100)
     _dress(axes, "test accuracy, %", "layers")
-    if rows:
-        axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
+
+
+def _certificates(axes: Axes, rows: list[Row]) -> None:
+    from matplotlib.lines import Line2D
+
+    depths = sorted({row["depth"] for row in rows})
+    markers = dict(zip(depths, "os^Dv", strict=False))
+    for row in rows:
+        radii = sorted(float(key[10:]) for key in row if key.startswith("certified_"))
+        heights = [100 * row["accuracy"], *(100 * row[f"certified_{radius:g}"] for radius in radii)]
+        axes.plot([0, *radii], heights, marker=markers[row["depth"]], markersize=5, **_style(row))
+    handles = [
+        Line2D([], [], color="0.4", marker=markers[depth], ls="", label=f"{depth} layers") for depth in depths
+    ]
+    if handles:
+        axes.legend(handles=handles, loc="upper right")
+    axes.set_ylim(0, 100)
+    _dress(axes, "certified accuracy, %", "ℓ2 radius of changes, pixels in [0, 1]")
 
 
 def _norms(axes: Axes, rows: list[Row], quantity: str) -> None:
@@ -81,29 +100,9 @@ def _norms(axes: Axes, rows: list[Row], quantity: str) -> None:
         axes.plot(*points.T, label=_NAMES.get(start, start), color=_COLOURS[start], linewidth=1.8)
     axes.set_yscale("log")
     axes.set_ylim(_SMALLEST, 1e3)
-    _dress(axes, f"{quantity} at the start", "behind layer")
+    _dress(axes, f"norm of the {quantity}", "behind layer, at the start")
     if rows and quantity == "signal":
-        axes.legend(fontsize=8, loc="lower left", title="start")
-
-
-def _certificates(axes: Axes, rows: list[Row]) -> None:
-    depths = sorted({row["depth"] for row in rows})
-    for row in rows:
-        radii = sorted(float(key[10:]) for key in row if key.startswith("certified_"))
-        heights = [100 * row["accuracy"], *(100 * row[f"certified_{radius:g}"] for radius in radii)]
-        if row["network"] == "orthogonal":
-            faint = 0.3 + 0.7 * (depths.index(row["depth"]) + 1) / len(depths)
-            label = f"{name_of(row)}, {row['depth']} layers"
-            axes.plot([0, *radii], heights, label=label, marker="o", markersize=4, alpha=faint, **_style(row))
-    plain = [row for row in rows if row["network"] == "plain"]
-    if plain:
-        least = min(row["log_lipschitz"] for row in plain)
-        most = max(max(v for k, v in row.items() if k.startswith("certified_")) for row in plain)
-        axes.plot([], [], " ", label=f"all plain: at most {100 * most:.0f} %, as L ≥ {np.exp(least):.2g}")
-    axes.set_ylim(0, 100)
-    _dress(axes, "certified accuracy, %", "ℓ2 radius, pixels in [0, 1]")
-    if rows:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        axes.legend(fontsize=9, loc="lower right")
 
 
 def _seconds(axes: Axes, rows: list[Row]) -> None:
@@ -117,7 +116,7 @@ def _seconds(axes: Axes, rows: list[Row]) -> None:
     axes.set_xticks(channels, [str(count) for count in channels])
     _dress(axes, "ms a training step for one layer", "channels")
     if rows:
-        axes.legend(fontsize=9, loc="upper left")
+        axes.legend(fontsize=9, loc="upper left", handlelength=3)
 
 
 def _style(row: Row) -> dict[str, Any]:

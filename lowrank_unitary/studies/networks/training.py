@@ -20,10 +20,10 @@ BATCH = 64
 # Columns of a step of every matrix of an orthogonal layer.
 RANK = 1
 READOUT_RATE = 1e-2
-RATES = {"orthogonal": (1e-3, 3e-3, 1e-2), "plain": (3e-5, 2e-4, 1e-3)}
+RATES = {"orthogonal": (2e-4, 1e-3, 5e-3), "plain": (1e-5, 1e-4, 1e-3)}
 # Each rate of the grid has this part of the steps; the best on the validation images goes on.
 _TRIAL = 0.25
-_EVALUATIONS = 4
+_EVALUATIONS = 3
 # Images evaluated at once.
 _EVALUATED = 256
 

@@ -17,7 +17,7 @@ CLASSES = 10
 
 
 class PlainConvolution(torch.nn.Module):
-    """The circular convolution of ``torch.nn.Conv2d``, with its weight, by FFT: faster from 32 channels on."""
+    """The circular convolution of ``torch.nn.Conv2d``, with its weight, by FFT: faster for many channels."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ import scipy
 
 from . import __version__
 from ._kernels import cpu, cuda
-from .studies import STUDIES, load_study
+from .studies import NETWORKS, STUDIES, load_study
 
 if TYPE_CHECKING:
     from .studies.study import Case, Study
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # Modules that commands import beyond the library's dependencies, and their distributions.
 _STUDY_PACKAGES = {"rich": "rich", "matplotlib": "matplotlib", "threadpoolctl": "threadpoolctl"}
 _DEMO_PACKAGES = {"sklearn": "scikit-learn", **_STUDY_PACKAGES}
+# Of studies that train networks; the last one of --full alone.
+_NETWORK_PACKAGES = {"sklearn": "scikit-learn", "torch": "torch"}
+_NETWORK_PACKAGES_IN_FULL = {"mlxtend": "mlxtend"}
 _NAMESPACES = {
     "numpy": ("numpy",),
     "torch": ("torch",),
@@ -114,7 +117,8 @@ def _add_study(commands: Any) -> None:
         help="measure how exact and how unitary the updates are, and write figures and a report",
         description="Measure, write DIR/NAME.csv and DIR/NAME.png, and show all results in "
         "DIR/report.html. Earlier measurements are kept.",
-        epilog=f"studies:\n{listed}\n  {'all':<18}every one of them (about two minutes on two cores)",
+        epilog=f"studies:\n{listed}\n  {'all':<18}every one but {', '.join(NETWORKS)} (about two minutes on "
+        "two cores)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     study.add_argument("name", choices=[*STUDIES, "all"], metavar="NAME", help="one of those below")
@@ -167,20 +171,23 @@ def _figure_file(text: str) -> Path:
     return path
 
 
-def _lacks(command: str, packages: dict[str, str]) -> bool:
-    """Say what is to be installed, if anything is missing."""
+def _lacks(command: str, packages: dict[str, str], more: Sequence[str] = ()) -> bool:
+    """Say what is to be installed, if anything is missing: the extra `demo`, and what it does not have."""
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         needed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        print(
-            f'lowrank-unitary {command} needs {needed}: pip install "lowrank-unitary[demo]"', file=sys.stderr
-        )
+        install = " ".join(['pip install "lowrank-unitary[demo]"', *more])
+        print(f"lowrank-unitary {command} needs {needed}: {install}", file=sys.stderr)
     return bool(missing)
 
 
 def _study(options: argparse.Namespace) -> int:
     if _lacks("study", _STUDY_PACKAGES):
         return 1
+    if options.name in NETWORKS:
+        more = _NETWORK_PACKAGES_IN_FULL if options.full else {}
+        if _lacks(f"study {options.name}", _NETWORK_PACKAGES | more, ["torch", *more.values()]):
+            return 1
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -196,7 +203,8 @@ def _study(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"lowrank-unitary study cannot write to the folder {options.output}: {error}", file=sys.stderr)
         return 1
-    names = list(STUDIES) if options.name == "all" else [options.name]
+    every = [name for name in STUDIES if name not in NETWORKS]
+    names = every if options.name == "all" else [options.name]
     studies = [load_study(name) for name in names]
     # In a file or a pipe the tables may be wider than 80 columns.
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)

@@ -67,8 +67,8 @@ def write_report(studies: Sequence[Study], output: Path) -> Path:
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Accuracy studies of lowrank_unitary</title><style>{_STYLE}</style></head><body>
-<h1>Accuracy studies of lowrank_unitary {html.escape(__version__)}</h1>
+<title>Studies of lowrank_unitary</title><style>{_STYLE}</style></head><body>
+<h1>Studies of lowrank_unitary {html.escape(__version__)}</h1>
 <p>How exact low-rank steps of a unitary matrix are, how unitary it stays, and what a sketch keeps. The
 published form of the projUNN updates, written from its mathematics, is shown next to the library.</p>
 <p class="facts">{html.escape(facts)}</p>

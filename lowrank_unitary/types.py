@@ -85,7 +85,7 @@ class LowRankFactors(NamedTuple):
         Parameters
         ----------
         unitary : array, shape (…, n, n) or (…, m, n)
-            U, read once: 2kn² operations (real). A rectangular one is read four times.
+            U, read once: 2kn² operations (real). A rectangular one is read three times.
 
         Returns
         -------

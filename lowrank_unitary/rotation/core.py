@@ -100,8 +100,7 @@ def balance(xp: Namespace, c: Array, b: Array) -> tuple[Array, Array, Array]:
     k = c.shape[-1]
     if k == 0:
         return c, b, xp.ones((1, 1), dtype=real_dtype(xp, c.dtype), device=placement(c))
-    logs = _log2_norm(xp, xp.concat([c, b], axis=-1))
-    log_c, log_b = logs[..., :k], logs[..., k:]
+    log_c, log_b = _log2_norm(xp, c), _log2_norm(xp, b)
     log_c, log_b = (
         xp.where(xp.isinf(log_c), -64.0 - xp.where(xp.isinf(log_b), 0.0, log_b), log_c),
         xp.where(xp.isinf(log_b), -64.0 - xp.where(xp.isinf(log_c), 0.0, log_c), log_b),

@@ -7,27 +7,18 @@ import math
 from .._array import Array, Namespace, astype, eps, placement, validate
 from .._linalg import (
     adjoint,
-    adjoint_product,
     along_columns,
     broadcast,
     eye_like,
+    hstack,
     inv,
-    product,
     promoted,
     qr,
     stacked,
     svd,
 )
 from ..types import BodyFactors, LowRankRotation
-from .core import (
-    CORES,
-    balanced_gram,
-    choose_core,
-    half_defect,
-    low_rank_rotation,
-    orthonormalise,
-    unless_wrong,
-)
+from .core import CORES, balance, half_defect, low_rank_rotation, orthonormalise
 
 
 def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRankRotation:
@@ -76,44 +67,32 @@ def polar_rotation(body_factors: BodyFactors, /, *, core: str = "auto") -> LowRa
     return low_rank_rotation(body_factors, core, "polar", _gram_middle, dense_change)
 
 
-def polar_isometry(xp: Namespace, body_factors: BodyFactors, n: int, core: str) -> LowRankRotation:
+def polar_isometry(xp: Namespace, body_factors: BodyFactors, n: int) -> LowRankRotation:
     """The polar factor of E + left rightᴴ, for factors [c, r] and [b, 0] in the frame of an m×n U.
 
     E is the first n columns of the identity, which U is in its frame. Rotating U by the result gives the
-    matrix with orthonormal columns nearest to U + left rightᴴ: E + L Rᴴ with R zero below row n.
+    matrix with orthonormal columns nearest to U + left rightᴴ: E + L Rᴴ with R zero below row n. By the
+    orthonormal core; the Gram core is that of frame.py.
     """
     c, b = broadcast(xp, *body_factors)
     k, dtype = c.shape[-1], c.dtype
-    W, whole, unit = balanced_gram(xp, c, b)
-    upper, r = W[..., :n, :], W[..., n:, k:]
-    rows, small = r.shape[-2], False
-    if core == "auto":
-        core, small = choose_core(xp, whole, n)
-    if core == "gram":
-        K = adjoint_product(xp, upper, upper)
-        Y, G = _gram_parts(xp, K, whole[..., k:, k:], small)
-        M = xp.concat([Y[..., :k, :], Y[..., k:, :] + G], axis=-2)
-        if not small:
-            rr = adjoint_product(xp, r, r)
-            M = unless_wrong(xp, M, K, adjoint(xp, G) @ rr @ G)
-        left, right = stacked(xp, product(xp, upper, M), product(xp, r, G)), upper
-    else:
-        Q, (b_small, c_small) = orthonormalise(xp, upper, (k, k))
-        N, r_small = qr(xp, r)
-        Y = dense_change(xp, stacked(xp, c_small, r_small) @ adjoint(xp, b_small), unit)
-        q = Q.shape[-1]
-        left, right = stacked(xp, Q @ Y[..., :q, :], N @ Y[..., q:, :]), Q
-    return LowRankRotation(astype(xp, left, dtype), along_columns(xp, astype(xp, right, dtype), rows))
+    c, b, unit = balance(xp, c, b)
+    Q, (b_small, c_small) = orthonormalise(xp, hstack(xp, b, c)[..., :n, :], (k, k))
+    N, r_small = qr(xp, c[..., n:, :])
+    Y = dense_change(xp, stacked(xp, c_small, r_small) @ adjoint(xp, b_small), unit)
+    q = Q.shape[-1]
+    left, right = (astype(xp, x, dtype) for x in (stacked(xp, Q @ Y[..., :q, :], N @ Y[..., q:, :]), Q))
+    return LowRankRotation(left, along_columns(xp, right, c.shape[-2] - n))
 
 
 def _gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
     k = K.shape[-1] // 2
-    Y, G = _gram_parts(xp, K, K[..., k:, k:], small)
+    Y, G = gram_parts(xp, K, K[..., k:, k:], small)
     # M = E (I + KY) + Y; E moves the upper half to the lower one.
     return xp.concat([Y[..., :k, :], Y[..., k:, :] + G], axis=-2)
 
 
-def _gram_parts(xp: Namespace, K: Array, squares: Array, small: bool) -> tuple[Array, Array]:
+def gram_parts(xp: Namespace, K: Array, squares: Array, small: bool) -> tuple[Array, Array]:
     """Y and the upper half of I + KY, with the products of the whole left factor in Z."""
     k = K.shape[-1] // 2
     eye = eye_like(xp, K)

@@ -66,15 +66,17 @@ def transport_rotation(
     validate.choice("update", update, TRANSPORTS)
     validate.choice("core", core, CORES)
 
-    def gram_middle(xp: Namespace, K: Array, small: bool) -> Array:
-        k = K.shape[-1] // 2
-        # KJ = ½[K₁₂, −K₁₁; …]: J swaps the halves and halves them.
-        KJ = 0.5 * xp.concat([K[..., k:], -K[..., :k]], axis=-1)
-        factor = phi1(xp, KJ, small) if update == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
-        return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
+    middle, change = (functools.partial(function, update=update) for function in (gram_middle, dense_change))
+    return low_rank_rotation(body_factors, core, update, middle, change)
 
-    change = functools.partial(dense_change, update=update)
-    return low_rank_rotation(body_factors, core, update, gram_middle, change)
+
+def gram_middle(xp: Namespace, K: Array, small: bool, update: str) -> Array:
+    """M of I + W M Wᴴ from K = WᴴW."""
+    k = K.shape[-1] // 2
+    # KJ = ½[K₁₂, −K₁₁; …]: J swaps the halves and halves them.
+    KJ = 0.5 * xp.concat([K[..., k:], -K[..., :k]], axis=-1)
+    factor = phi1(xp, KJ, small) if update == "geodesic" else inv(xp, eye_like(xp, KJ) - 0.5 * KJ)
+    return 0.5 * xp.concat([-factor[..., k:, :], factor[..., :k, :]], axis=-2)
 
 
 def dense_change(xp: Namespace, X: Array, unit: Array, update: str) -> Array:

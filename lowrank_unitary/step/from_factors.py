@@ -8,11 +8,11 @@ from typing import NamedTuple
 from .._array import Array, Namespace, is_recorded_by_torch, is_writeable, validate
 from .._linalg import RNG, Key, check_rng, is_column_major, key_of, whole_step, whole_transport
 from ..rotation.core import CORES
-from ..rotation.polar import polar_isometry
 from ..rotation.transport import TRANSPORTS
 from ..types import checked_step, transposed_step
 from ..unitary.heal import orthonormal_probes
-from .stages import moved_by, pulled_back, rotation_of, tangent_of
+from .rectangular import moved_in_frame, products_of
+from .stages import moved_by, pulled_back, rotation_of
 
 _NO_KEY = Key(0, 0)
 
@@ -184,16 +184,12 @@ def _step_of_factors(unitary: Array, left: Array, right: Array, how: _How) -> Ar
 
 
 def _rectangular_step(xp: Namespace, unitary: Array, left: Array, right: Array, how: _How) -> Array:
-    """Move a tall U by left rightᴴ in its frame, where transport is that of a square matrix."""
-    heal, n = how.heal, int(unitary.shape[-1])
+    """Move a tall U by left rightᴴ, after the checks of its probes."""
+    heal = how.heal
     if heal:
-        validate.probes("heal", heal, n, least=0)
+        validate.probes("heal", heal, unitary.shape[-1], least=0)
     else:
         check_rng(how.rng, unitary)
     Z = orthonormal_probes(xp, unitary, heal, how.rng) if heal else None
-    body, image = pulled_back(xp, unitary, left, right, Z)
-    if how.update == "polar":
-        rotation = polar_isometry(xp, body, n, how.core)
-    else:
-        rotation = rotation_of(tangent_of(xp, body, n), how.update, how.core)
-    return moved_by(unitary, rotation, Z, image, how.overwrite)
+    step, image = products_of(xp, unitary, left, right, Z)
+    return moved_in_frame(xp, unitary, step, Z, image, (how.update, how.core, how.overwrite))

@@ -19,7 +19,7 @@ from .._array import (
 )
 from .._kernels import UPDATES
 from .._linalg import RNG, gram_product, hstack, key_of, promoted, whole_descent
-from ..rotation.polar import polar_isometry
+from ..rotation.frame import FrameStep
 from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
 from ..sketch.svd import METHODS, svd_sketch
@@ -27,7 +27,8 @@ from ..tangent.planes import Planes
 from ..tangent.sketch import Tangent, few_samples, outside_of, samples_for, sketch_tangent
 from ..types import BodyFactors, LowRankFactors, transposed_gradient
 from ..unitary.heal import orthonormal_probes
-from .stages import in_core, moved_by, pulled_back, rotation_of, tangent_of
+from .rectangular import moved_in_frame, products_of
+from .stages import in_core, moved_by, pulled_back, rotation_of
 
 SKETCHES = ("tangent", *METHODS)
 
@@ -156,12 +157,14 @@ def unitary_step(
             rotation = _planes_of_body(kept, k, key).rotation(eta, update)
             return moved_by(unitary, rotation, Z, image, overwrite_unitary)
         body = _scaled(xp, -eta, BodyFactors(*(in_core(xp, x) for x in kept)))
+    elif tall:
+        step, image = products_of(xp, unitary, gradient.left, gradient.right, Z)
+        a, c, s = (promoted(xp, -eta, x) * x for x in (step.a, step.c, step.s))
+        step = FrameStep(a, c, s, step.b)
+        return moved_in_frame(xp, unitary, step, Z, image, (update, "auto", overwrite_unitary))
     else:
         body, image = pulled_back(xp, unitary, gradient.left, gradient.right, Z)
         body = _scaled(xp, -eta, body)
-        if tall and sketch != "tangent" and update == "polar":
-            return moved_by(unitary, polar_isometry(xp, body, n, "auto"), Z, image, overwrite_unitary)
-        body = tangent_of(xp, body, n) if tall else body
     if sketch == "tangent" and update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from .._array import Array, Namespace, astype, core_dtype, real_dtype, thin_dtype, validate
 from .._linalg import (
     along_columns,
-    into_frame,
+    hstack,
     promoted,
     pull_back,
     rotate_in_frame,
     rotate_rows,
     scaled_columns,
-    stacked,
 )
 from ..rotation.polar import polar_rotation
 from ..rotation.transport import transport_rotation
@@ -22,24 +21,13 @@ from ..unitary.heal import healing_rotation
 def pulled_back(
     xp: Namespace, unitary: Array, left: Array, right: Array, Z: Array | None
 ) -> tuple[BodyFactors, Array | None]:
-    """Body factors in the precision of the core, and Uᴴ(U Z), from one read of U by Uᴴ; of a tall U four."""
+    """Body factors in the precision of the core, and Uᴴ(U Z), from one read of U by Uᴴ."""
     thin, working = thin_dtype(xp, unitary.dtype), core_dtype(xp, unitary.dtype)
     left, scale = scaled_columns(xp, astype(xp, left, thin))
-    right = astype(xp, astype(xp, right, thin), working)
-    if validate.is_tall(unitary):
-        x, y, image = into_frame(xp, unitary, left, Z)
-        pulled, right = stacked(xp, x, y), along_columns(xp, right, int(unitary.shape[-2]))
-    else:
-        pulled, image = pull_back(xp, unitary, left, Z)
+    pulled, image = pull_back(xp, unitary, left, Z)
     pulled = in_core(xp, pulled)
     left = pulled * promoted(xp, astype(xp, scale, real_dtype(xp, working)), pulled)
-    return BodyFactors(left, right), image
-
-
-def tangent_of(xp: Namespace, body: BodyFactors, n: int) -> BodyFactors:
-    """Factors whose skew part is the tangent of a step, from those of the step in the frame of a tall U."""
-    c = body.left
-    return BodyFactors(stacked(xp, c[..., :n, :], 2.0 * c[..., n:, :]), body.right)
+    return BodyFactors(left, astype(xp, astype(xp, right, thin), working)), image
 
 
 def rotation_of(body: BodyFactors, update: str, core: str) -> LowRankRotation:
@@ -50,9 +38,17 @@ def rotation_of(body: BodyFactors, update: str, core: str) -> LowRankRotation:
 
 
 def moved_by(
-    unitary: Array, rotation: LowRankRotation, Z: Array | None, image: Array | None, overwrite: bool
+    unitary: Array,
+    rotation: LowRankRotation,
+    Z: Array | None,
+    image: Array | None,
+    overwrite: bool,
+    less: Array | None = None,
 ) -> Array:
-    """U times the healing along the probes Z and the rotation, in one read and one write of U."""
+    """U times the healing along the probes Z and the rotation, in one read and one write of U.
+
+    For tall U, `less` is taken off the upper left rows of the rotation after the healing.
+    """
     xp = validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
     rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
@@ -62,6 +58,11 @@ def moved_by(
         if tall:
             healing = LowRankRotation(*(along_columns(xp, x, int(unitary.shape[-2])) for x in healing))
         rotation = composed(xp, healing, rotation)
+    if less is not None:
+        left, (n, width) = rotation.left, less.shape[-2:]
+        nothing = xp.zeros_like(left[..., : left.shape[-1] - width])
+        less = along_columns(xp, astype(xp, less, dtype), left.shape[-2] - n)
+        rotation = LowRankRotation(left - hstack(xp, nothing, less), rotation.right)
     return (rotate_in_frame if tall else rotate_rows)(xp, unitary, *rotation, overwrite=overwrite)
 
 

@@ -16,11 +16,12 @@ from .types import BodyFactors, LowRankFactors, LowRankRotation, checked_rotatio
 
 
 def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
-    """Assert that ‖UᴴU − I‖_F ≤ atol for every matrix of a stack.
+    """Assert that ‖UᴴU − I‖_F ≤ atol for every matrix of a stack; ‖UUᴴ − I‖_F for wide ones.
 
     Parameters
     ----------
-    unitary : array, shape (…, n, n)
+    unitary : array, shape (…, m, n)
+        Square, or with orthonormal columns or rows.
     atol : float, optional
         By default c(n, 1)·eps of the dtype, the bound for rounding in a few steps.
 
@@ -31,7 +32,8 @@ def assert_unitary(unitary: Array, /, *, atol: float | None = None) -> None:
     >>> assert_unitary(lu.random_unitary(5, rng=0))
     """
     validate.namespace_of(unitary=unitary)
-    validate.square("unitary", unitary)
+    validate.matrix("unitary", unitary)
+    unitary = unitary.mT if validate.is_wide(unitary) else unitary
     bound = _bound(unitary, 1) if atol is None else validate.size("atol", atol)
     defect = _largest(reference.unitarity_defect(to_numpy(unitary)))
     if not defect <= bound:

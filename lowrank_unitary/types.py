@@ -253,8 +253,9 @@ def checked_step(xp: Namespace, unitary: Array, left: Array, right: Array) -> tu
     if m == n:
         validate.factor_pair("left", left, "right", right, n)
     else:
-        validate.outer_factors(left, right)
-        if left.shape[-2] != m or right.shape[-2] != n:
+        shapes = left.shape, right.shape
+        fit = all(len(shape) > 1 for shape in shapes) and shapes[0][-1] == shapes[1][-1]
+        if not fit or left.shape[-2] != m or right.shape[-2] != n:
             raise ValueError(
                 f"left and right must have shapes (…, {m}, k) and (…, {n}, k) for unitary of shape (…, {m}, "
                 f"{n}), got {tuple(left.shape)} and {tuple(right.shape)}."

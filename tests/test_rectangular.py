@@ -1,5 +1,6 @@
 """Matrices with orthonormal columns or rows: the same routines, against their dense definitions."""
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from profiles import covering
 import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._array import to_numpy, tolerance
+from lowrank_unitary.testing import assert_unitary
 
 UPDATES = {
     "geodesic": (lu.unitary_transport, reference.rectangular_transport),
@@ -102,18 +104,76 @@ def test_both_cores_agree(dtype, core, update):
         assert error(apply(U, a, b, core=core), dense(U, a, b)) <= tolerance(np, dtype, sum(shape), 2)
 
 
+# Steps for the orthonormal core, and for the Gram core.
+@pytest.mark.parametrize("norm", [1.0, 0.3])
 @pytest.mark.parametrize("update", ["geodesic", "polar"])
 @pytest.mark.parametrize(("m", "n"), [(24, 23), (24, 12), (12, 24)])
-def test_an_inherited_defect_does_not_grow(m, n, update):
-    # 500 steps of norm 1; with a left factor made orthogonal once, 5e-4 grows to 0.2 and beyond.
+def test_an_inherited_defect_does_not_grow(m, n, update, norm):
+    # With a left factor made orthogonal once, 5e-4 grows to 0.2 and beyond in 500 steps of norm 1.
     rng = np.random.default_rng(1)
     U = lu.random_unitary(m, n, rng=0)
     U = U * (1 + 1e-4 * rng.standard_normal(U.shape[-1] if m > n else (m, 1)))
     before = float(lu.unitarity_defect(U))
     for _ in range(500):
-        _, a, b = step(rng, m, n, 2, "float64")
+        _, a, b = step(rng, m, n, 2, "float64", norm=norm)
         U = UPDATES[update][0](U, a, b)
     assert float(lu.unitarity_defect(U)) <= 1.05 * before
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@update
+def test_the_gram_core_takes_a_defect_into_account_to_its_third_power(dtype, update):
+    # It never sees what leaves the range of U, as the other core does.
+    U, a, b = step(3, 9, 6, 2, dtype, norm=0.4)
+    E = normal(np.random.default_rng(4), (6, 6), dtype)
+    difference = []
+    for size in (1e-2, 1e-3):
+        V = U @ (np.eye(6) + size * E)
+        gram, other = (UPDATES[update][0](V, a, b, core=core) for core in ("gram", "orthonormal"))
+        difference.append(np.linalg.norm(gram - other))
+    assert difference[1] <= 1e-7
+    assert difference[1] <= difference[0] / 500
+
+
+@update
+def test_a_traced_step_beyond_the_gram_core_is_nan_and_not_wrong(update):
+    U, a, b = step(5, 9, 6, 2, "float64")
+    traced = jax.jit(UPDATES[update][0])
+    wrong = []
+    for size in 10.0 ** np.arange(1, 13):
+        moved = np.asarray(traced(U, size * a, b))
+        assert np.isnan(moved).all() or lu.unitarity_defect(moved) <= 1e-7
+        wrong.append(np.isnan(moved).any())
+    # A Cayley transform is unitary at every size.
+    assert wrong[-1] == (update != "cayley")
+
+
+def test_no_columns_move_nothing():
+    for shape in SIDES:
+        U, a, b = step(6, *shape, 1, "float64")
+        for apply, _ in UPDATES.values():
+            np.testing.assert_array_equal(apply(U, a[:, :0], b[:, :0]), U)
+            assert not np.array_equal(apply(1.001 * U, a[:, :0], b[:, :0], heal=1, rng=0), 1.001 * U)
+
+
+def test_what_is_for_square_matrices_only_says_so():
+    U, a, b = step(7, 5, 3, 1, "float64")
+    for call in (
+        lambda: lu.unitary_transport_vjp(U, a, b, U),
+        lambda: lu.polar_projection_vjp(U, a, b, U),
+        lambda: lu.DelayedUnitary(U).flush(),
+        lambda: lu.CompensatedUnitary.split(U.astype("float32"), np.float16),
+    ):
+        with pytest.raises(ValueError, match="square matrices only"):
+            call()
+
+
+def test_assertion_takes_both_sides():
+    for shape in SIDES:
+        U = lu.random_unitary(*shape, rng=0)
+        assert_unitary(U)
+        with pytest.raises(AssertionError, match="UᴴU"):
+            assert_unitary(1.01 * U)
 
 
 def projected(U, G):

@@ -167,8 +167,8 @@ def square(name: str, x: Array) -> int:
     shape = x.shape
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(
-            f"{name} must have shape (…, n, n) with n ≥ 1, got {tuple(shape)}: "
-            f"only square matrices can be moved as unitary ones."
+            f"{name} must have shape (…, n, n) with n ≥ 1, got {tuple(shape)}: this is for square matrices "
+            f"only."
         )
     return int(shape[-1])
 

@@ -256,6 +256,7 @@ def step_cotangents(
         make = functools.partial(transport.transport_rotation, update=update, core="orthonormal")
         pullback = functools.partial(transport.pullback, update=update)
     xp = validate.namespace_of(unitary=unitary, left=left, right=right, cotangent=cotangent)
+    validate.square("unitary", unitary)
     body = LowRankFactors(left, right).to_body(unitary)
     if tuple(cotangent.shape[-2:]) != tuple(unitary.shape[-2:]):
         raise ValueError(

@@ -557,3 +557,30 @@ def test_rectangular_spectra_stay_isometries_one_way_and_descend(channels, dtype
         small = x if outer > inner else target
         image = lu.convolve(small, spectrum, torus=torus, adjoint=outer < inner)
         assert np.linalg.norm(image) == pytest.approx(np.linalg.norm(small))
+
+
+@pytest.mark.parametrize("channels", [(5, 2), (2, 5)], ids=str)
+def test_a_budget_of_rectangular_spectra_counts_what_leaves_their_range(channels):
+    torus = (4, 5)
+    spectrum = lu.random_spectrum(*channels, torus=torus, rng=0)
+    rng = np.random.default_rng(1)
+    gradient = lu.Spectrum(*(normal(rng, part.shape, part.dtype) for part in spectrum))
+    sizes = []
+    for weight, H, G in zip((1, 2), spectrum, gradient, strict=True):
+        if channels[0] < channels[1]:
+            H, G = ct(H), ct(G)
+        tangent = G - H @ (ct(H) @ G + ct(G) @ H) / 2
+        sizes.append(weight * np.sum(np.abs(tangent) ** 2, axis=(-2, -1)))
+    expected = np.argsort(np.concatenate(sizes))[-4:]
+    frames = lu.Spectrum(
+        *(
+            lu.LowRankFactors(G, np.broadcast_to(np.eye(G.shape[-1]), (len(G), *2 * (G.shape[-1],)))).to_body(
+                H
+            )
+            for H, G in zip(spectrum, gradient, strict=True)
+        )
+    )
+    for given in (gradient, frames):
+        moved = lu.spectrum_step(spectrum, given, 0.1, rank=2, rng=0, heal=0, frequencies=4)
+        changed = [np.any(old != new, axis=(-2, -1)) for old, new in zip(spectrum, moved, strict=True)]
+        assert set(np.nonzero(np.concatenate(changed))[0]) == set(expected)

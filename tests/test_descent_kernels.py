@@ -258,6 +258,32 @@ def test_sketches_are_the_same_with_and_without_kernels(dtype, n, k, batch, monk
         assert error(got, expected) <= 2000 * scale * np.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("heal", [0, 2])
+@pytest.mark.parametrize(
+    ("n", "m", "k", "batch"),
+    [(23, 30, 2, ()), (64, 32, 1, (3,)), (9, 2, 3, (2,)), (5, 40, 5, ()), (1, 3, 1, (2,))],
+)
+def test_steps_of_body_factors_are_the_same_with_and_without_kernels(
+    dtype, n, m, k, batch, heal, monkeypatch
+):
+    # With fewer samples than rows the same ones, and as many products with the tangent.
+    rng = np.random.default_rng(2)
+    U = lu.random_unitary(n, dtype=dtype, batch=batch, rng=rng) * np.dtype(dtype).type(1 + 1e-4)
+    body = lu.BodyFactors(*(normal(rng, (2, *batch, n, m), dtype) / np.dtype(dtype).type(np.sqrt(n * m))))
+    heal = min(heal, n)
+    calls, kernel, options = [], cpu.descent_step, {"rank": k, "rng": 3, "heal": heal}
+    monkeypatch.setattr(cpu, "descent_step", lambda *args: calls.append(1) or kernel(*args))
+
+    def steps():
+        return [lu.unitary_step(U, body, 0.7, update=update, **options) for update in ("geodesic", "polar")]
+
+    fast = steps()
+    assert len(calls) == 2
+    without_kernels(monkeypatch)
+    for one, other in zip(fast, steps(), strict=True):
+        assert error(one, reference.extended(other)) <= 500 * np.sqrt(n) * np.finfo(dtype).eps
+
+
 def test_planes_that_turn_nothing_do_not_disturb_the_others(dtype):
     # More columns than rows: the basis has zeros, along which eigenvectors of eigenvalue 0 are arbitrary.
     for seed in range(20):

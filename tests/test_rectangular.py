@@ -120,6 +120,22 @@ def test_an_inherited_defect_does_not_grow(m, n, update, norm):
     assert float(lu.unitarity_defect(U)) <= 1.05 * before
 
 
+@pytest.mark.parametrize("form", ["gradient", "body factors"])
+@pytest.mark.parametrize(("m", "n"), [(24, 23), (23, 24)])
+def test_an_inherited_defect_does_not_grow_down_a_gradient(m, n, form):
+    rng = np.random.default_rng(1)
+    U = lu.random_unitary(m, n, rng=0) * (1 + 1e-3 * rng.standard_normal(n))
+    before = float(lu.unitarity_defect(U))
+    for seed in range(200):
+        G = rng.standard_normal((m, n))
+        G /= np.linalg.norm(G, 2)
+        if form == "body factors":
+            # Of another matrix: part of their lower rows lies in the range of U.
+            G = lu.tangent_sketch(lu.random_unitary(m, n, rng=seed), G, 2, rng=seed)
+        U = lu.unitary_step(U, G, 1.0, 2, rng=seed, heal=0)
+    assert float(lu.unitarity_defect(U)) <= 1.05 * before
+
+
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @update
 def test_the_gram_core_takes_a_defect_into_account_to_its_third_power(dtype, update):

@@ -159,10 +159,12 @@ def _chosen(xp: Namespace, spectrum: Spectrum, gradients: Spectrum, m: int) -> l
 
 
 def _tangent_energy(xp: Namespace, unitary: Array, gradient: Any) -> Array:
-    """The squared Frobenius norm of the tangent of every matrix, up to a common factor."""
+    """The squared Frobenius norm of the tangent part of every gradient, up to a common factor."""
     if isinstance(gradient, BodyFactors):
         body = gradient.left @ adjoint(xp, gradient.right)
-        return xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
+        n = min(int(size) for size in unitary.shape[-2:])
+        # In the frame of a rectangular matrix its first columns are the tangent part.
+        return xp.linalg.matrix_norm((body - adjoint(xp, body))[..., :n]) ** 2
     if validate.is_wide(unitary):
         unitary, gradient = unitary.mT, transposed_gradient(xp, gradient)
     if isinstance(gradient, LowRankFactors):
@@ -171,8 +173,7 @@ def _tangent_energy(xp: Namespace, unitary: Array, gradient: Any) -> Array:
     inside = xp.linalg.matrix_norm(body - adjoint(xp, body)) ** 2
     if not validate.is_tall(unitary):
         return inside
-    # Two blocks of the tangent leave the range of U.
-    return inside + 8.0 * xp.linalg.matrix_norm(gradient - unitary @ body) ** 2
+    return inside + 4.0 * xp.linalg.matrix_norm(gradient - unitary @ body) ** 2
 
 
 def _fitted(xp: Namespace, unitary: Array, gradient: Any) -> Any:

@@ -13,6 +13,7 @@ from profiles import covering
 import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._array import to_numpy, tolerance
+from lowrank_unitary.rotation.frame import FrameStep, gram_rotation_in_frame
 from lowrank_unitary.testing import assert_unitary
 
 UPDATES = {
@@ -162,6 +163,24 @@ def test_a_traced_step_beyond_the_gram_core_is_nan_and_not_wrong(update):
         wrong.append(np.isnan(moved).any())
     # A Cayley transform is unitary at every size.
     assert wrong[-1] == (update != "cayley")
+
+
+@update
+def test_a_gram_core_in_single_precision_is_nan_where_it_is_wrong(update):
+    # As on JAX without float64: a step along b itself, in which large numbers cancel.
+    U = lu.random_unitary(9, 6, dtype="float32", rng=0)
+    b = normal(np.random.default_rng(1), (6, 2), "float32")
+    wrong = []
+    for size in 10.0 ** np.arange(4):
+        c = np.float32(size) * b
+        step = FrameStep(U @ c, c, U.T @ (U @ c), b)
+        (left, right), less = gram_rotation_in_frame(np, step, update, "gram")
+        upper, lower = left[:6] - less, left[6:]
+        moved = U + (U @ upper + lower) @ right[:6].T
+        wrong.append(bool(np.isnan(moved).any()))
+        assert wrong[-1] or lu.unitarity_defect(moved) <= 4e-3
+    assert wrong == sorted(wrong)
+    assert wrong[-1]
 
 
 def test_no_columns_move_nothing():

@@ -1,10 +1,14 @@
-"""A study that takes no time, in a module of its own: worker processes import it."""
+"""Studies that take no time, in a module of their own: worker processes import it."""
 
+import dataclasses
+import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 
+from lowrank_unitary.studies.progress import tell
 from lowrank_unitary.studies.study import Study
 
 
@@ -57,3 +61,41 @@ STUDY = Study(
     figure=figure,
     table=table,
 )
+
+STEPS = 4
+
+
+def measure_in_steps(case, seed, scratch: Path):
+    """One draw a step: the state has the rows so far and the state of the generator."""
+    generator, rows = np.random.default_rng(seed), []
+    if scratch.exists():
+        rows, generator.bit_generator.state = json.loads(scratch.read_text())
+    while len(rows) < STEPS:
+        tell(len(rows) / STEPS)
+        if os.environ.get("FAKE_STUDY_STOPS") == f"{case['n']} {len(rows)}":
+            raise KeyboardInterrupt
+        if log := os.environ.get("FAKE_STUDY_LOG"):
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"{case['n']} {case['scale']} {len(rows)}\n")
+        time.sleep(float(os.environ.get("FAKE_STUDY_PAUSE", "0")))
+        rows.append({"step": len(rows), "value": float(generator.standard_normal())})
+        aside = scratch.with_suffix(".part")
+        aside.write_text(json.dumps([rows, generator.bit_generator.state]))
+        os.replace(aside, scratch)
+    tell(1.0)
+    return rows
+
+
+def so_far(scratch: Path):
+    return json.loads(scratch.read_text())[0] if scratch.exists() else []
+
+
+IN_STEPS = dataclasses.replace(STUDY, measure=measure_in_steps, so_far=so_far)
+
+
+def measure_where(case, seed, scratch: Path):
+    threads = {name: os.environ[name] for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
+    return [{"process": os.getpid(), **threads}]
+
+
+WHERE = dataclasses.replace(STUDY, measure=measure_where)

@@ -100,7 +100,7 @@ def test_an_interrupt_outside_the_training_leaves_no_traceback(
     def interrupt() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_gpu", interrupt)
+    monkeypatch.setattr(cli.info, "_gpu", interrupt)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -246,7 +246,7 @@ def test_results_that_find_no_room_go_to_the_folder_of_temporary_files(
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(elsewhere))
+    monkeypatch.setattr(cli.demo.tempfile, "gettempdir", lambda: str(elsewhere))
     write = digits_report.write_curves
 
     def first_fails(runs: list[digits.Run], path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_file_is_tidy_and_reads_back_as_it_was_written(tmp_path):
 def test_another_seed_or_version_is_measured_anew(tmp_path, log, monkeypatch, change):
     run(tmp_path)
     if change == "version":
-        monkeypatch.setattr(runner, "__version__", "999")
+        monkeypatch.setattr(runner.results, "__version__", "999")
     run(tmp_path, seed=1 if change == "seed" else 0)
     assert len(log.read_text().split("\n")) == 8 + 1
     assert len(Results(fake_study.STUDY, tmp_path, 1 if change == "seed" else 0).rows()) == 8
@@ -148,8 +148,8 @@ def test_the_report_is_one_page_that_needs_nothing_else(tmp_path):
 
 @pytest.fixture
 def only_fake(monkeypatch):
-    monkeypatch.setattr(cli, "STUDIES", {"fake": "takes no time"})
-    monkeypatch.setattr(cli, "load_study", lambda name: fake_study.STUDY)
+    monkeypatch.setattr(cli.studies, "STUDIES", {"fake": "takes no time"})
+    monkeypatch.setattr(cli.studies, "load_study", lambda name: fake_study.STUDY)
 
 
 def test_the_command_measures_writes_and_prints(tmp_path, only_fake, capsys):
@@ -235,8 +235,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, only_fake, capsys):
 
 def test_the_command_reports_a_dead_worker_without_a_traceback(tmp_path, monkeypatch, capsys):
     broken = dataclasses.replace(fake_study.STUDY, measure=die)
-    monkeypatch.setattr(cli, "STUDIES", {"fake": "dies"})
-    monkeypatch.setattr(cli, "load_study", lambda name: broken)
+    monkeypatch.setattr(cli.studies, "STUDIES", {"fake": "dies"})
+    monkeypatch.setattr(cli.studies, "load_study", lambda name: broken)
     assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "2"]) == 1
     assert "a worker process ended by itself" in capsys.readouterr().err
     assert (tmp_path / "report.html").exists()
@@ -307,8 +307,8 @@ def test_a_file_that_was_cut_within_a_case_is_measured_again_from_there(tmp_path
 
 
 def test_a_file_that_is_no_table_is_refused_without_a_traceback(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "STUDIES", {"fake": "is no table"})
-    monkeypatch.setattr(cli, "load_study", lambda name: fake_study.STUDY)
+    monkeypatch.setattr(cli.studies, "STUDIES", {"fake": "is no table"})
+    monkeypatch.setattr(cli.studies, "load_study", lambda name: fake_study.STUDY)
     (tmp_path / "fake.csv").write_bytes(bytes(range(256)) * 9)
     assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "1"]) == 1
     assert "fake.csv is no table of results" in capsys.readouterr().err
@@ -319,9 +319,9 @@ def test_a_full_disk_is_reported_without_a_traceback(tmp_path, monkeypatch, caps
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli, "STUDIES", {"fake": "has no room"})
-    monkeypatch.setattr(cli, "load_study", lambda name: fake_study.STUDY)
-    monkeypatch.setattr(runner.os, "replace", full)
+    monkeypatch.setattr(cli.studies, "STUDIES", {"fake": "has no room"})
+    monkeypatch.setattr(cli.studies, "load_study", lambda name: fake_study.STUDY)
+    monkeypatch.setattr(runner.results.os, "replace", full)
     assert cli.main(["study", "fake", "--output", str(tmp_path), "--jobs", "1"]) == 1
     assert "No space left on device" in capsys.readouterr().err
 

@@ -22,10 +22,19 @@ NETWORKS = {
     "depth": "100 convolutions without shortcuts, orthogonal and not",
 }
 STUDIES = _ACCURACY | NETWORKS
+# These run the experiments of the projUNN paper, by a command of their own.
+EXPERIMENTS = {
+    "permuted-mnist": "real digits read pixel by pixel in a fixed random order",
+    "adding": "two marked numbers of a long sequence, added",
+    "copying": "ten symbols said again after a long silence",
+    "random-unitary": "a random unitary matrix found from pairs of vectors",
+    "runtime": "time of a step against n, next to dense methods and the published form",
+    "sequence-length": "gradients through hundreds of steps, unitary and not",
+}
 
 
 def load_study(name: str) -> Study:
-    """The study of a name of :data:`STUDIES`, whose module is imported here."""
-    room = "networks" if name in NETWORKS else "accuracy"
+    """The study of a name of :data:`STUDIES` or :data:`EXPERIMENTS`, whose module is imported here."""
+    room = "paper" if name in EXPERIMENTS else "networks" if name in NETWORKS else "accuracy"
     study: Study = import_module(f".{room}.{name.replace('-', '_')}", __name__).STUDY
     return study

@@ -1,0 +1,127 @@
+"""The command ``demo``: a recurrent network learns handwritten digits in six ways."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .arguments import INTERRUPTED, PACKAGES, figure_file, lacks, whole_number
+
+_PACKAGES = {"sklearn": "scikit-learn", **PACKAGES}
+# `--quick` takes these unless other values are given.
+_QUICK_STEPS = 200
+# Size of the recurrent matrix from which BLAS may use all of its threads.
+_THREADS_PAY_FROM = 256
+# The largest rank of the comparison.
+_SMALLEST_HIDDEN = 4
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    demo = commands.add_parser(
+        "demo",
+        help="train a recurrent network on handwritten digits in six ways, side by side",
+        description="Train a recurrent network with an orthogonal recurrent matrix on handwritten digits, "
+        "moving that matrix in six ways; print a table, write a figure and a CSV file of the curves.",
+        epilog=f"BLAS runs on one thread where the recurrent matrix is smaller than {_THREADS_PAY_FROM}. For "
+        "larger ones OPENBLAS_NUM_THREADS=1 (or what your BLAS reads) asks for the same.",
+    )
+    demo.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps unless --steps is given")
+    demo.add_argument("--seed", type=whole_number(0), default=0, help="of all random numbers (default 0)")
+    demo.add_argument(
+        "--hidden",
+        type=whole_number(_SMALLEST_HIDDEN),
+        default=128,
+        metavar="N",
+        help="size of the recurrent matrix (default 128)",
+    )
+    demo.add_argument("--steps", type=whole_number(1), metavar="N", help="training steps (default 1500)")
+    demo.add_argument(
+        "--output",
+        type=figure_file,
+        default=Path("digits_demo.png"),
+        metavar="FILE",
+        help="the figure (.png, .pdf or .svg; default digits_demo.png); curves next to it as .csv",
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if lacks("demo", _PACKAGES):
+        return 1
+    # Imported here: the library and the other commands work without these packages.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from threadpoolctl import threadpool_limits
+
+    from ..demo import digits
+    from ..demo import report as digits_report
+
+    curves = options.output.with_suffix(".csv")
+    try:
+        # Before minutes of training, not after.
+        with tempfile.TemporaryFile(dir=options.output.parent):
+            pass
+        for file in filter(Path.exists, (options.output, curves)):
+            file.open("r+b").close()
+    except OSError as error:
+        print(f"lowrank-unitary demo cannot write its results: {error}", file=sys.stderr)
+        return 1
+    settings = digits.Settings(hidden=options.hidden, seed=options.seed)
+    steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
+    settings = dataclasses.replace(settings, steps=steps)
+    console = Console()
+    data = digits.load_digits()
+    console.print(
+        f"{len(data.train_labels)} handwritten digits to learn from, {len(data.test_labels)} to be "
+        f"tested on, each read as {data.train_sequences.shape[1]} pixels one after the other; "
+        f"n = {settings.hidden}, {steps} steps of {settings.batch_size} images for each method, "
+        f"seed {settings.seed}.",
+        highlight=False,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # Small products gain nothing from threads, and slow down where those of numpy and scipy compete.
+    limit = threadpool_limits(1 if settings.hidden < _THREADS_PAY_FROM else None, user_api="blas")
+    with limit, Progress(*columns, console=console, refresh_per_second=4) as progress:
+        bar = progress.add_task("", total=steps * len(digits.METHODS))
+
+        def watch(run: digits.Run) -> None:
+            progress.update(bar, advance=1, description=f"{run.method}: loss {run.steps[-1].loss:.3f}")
+
+        runs, complete = digits.compare(data, settings, watch)
+        threads = digits_report.blas_threads()
+    if not complete:
+        console.print("Interrupted; the results so far:")
+    if not any(run.evaluations for run in runs):
+        console.print("none yet, and no file was written.")
+        return INTERRUPTED
+    console.print(digits_report.table(runs, threads))
+    figure, failed = digits_report.figure(runs, settings), None
+    for folder in (options.output.parent, Path(tempfile.gettempdir())):
+        # A disk may have filled up meanwhile: then into the folder of temporary files.
+        output = folder / options.output.name
+        try:
+            digits_report.write_curves(runs, output.with_suffix(".csv"))
+            figure.savefig(output, dpi=150)
+        except OSError as error:
+            failed = error
+            print(f"lowrank-unitary demo cannot write {output}: {error}", file=sys.stderr)
+            continue
+        console.print(
+            f"Figure: {output}\nCurves: {output.with_suffix('.csv')}", highlight=False, soft_wrap=True
+        )
+        break
+    if failed:
+        return 1
+    return 0 if complete else INTERRUPTED

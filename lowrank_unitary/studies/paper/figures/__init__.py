@@ -1,0 +1,1 @@
+"""Rows of the experiments come in, their figures and tables go out."""

@@ -43,7 +43,7 @@ def _digits() -> Images:
     import sklearn.datasets
 
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
-    return _split(images.reshape(-1, 8, 8) / 16, labels, validation=200, test=597)
+    return split_images(images.reshape(-1, 8, 8) / 16, labels, validation=200, test=597)
 
 
 @cache
@@ -52,10 +52,11 @@ def _mnist() -> Images:
 
     images, labels = mnist_data()
     pooled = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255
-    return _split(pooled, labels, validation=500, test=1000)
+    return split_images(pooled, labels, validation=500, test=1000)
 
 
-def _split(images: Numbers, labels: Numbers, *, validation: int, test: int) -> Images:
+def split_images(images: Numbers, labels: Numbers, *, validation: int, test: int) -> Images:
+    """The three parts of labelled arrays, minus the mean of the first one, in one random order."""
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     images, labels = images[order].astype(np.float32), labels[order].astype(np.int64)
     train = len(labels) - validation - test

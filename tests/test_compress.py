@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from profiles import thorough
 
 import lowrank_unitary as lu
+from lowrank_unitary import reference
 from lowrank_unitary._array import to_numpy, tolerance
 from lowrank_unitary.tangent.planes import leading_planes
 
@@ -246,3 +247,19 @@ def test_wrong_arguments_are_named(call, error, message):
     rng = np.random.default_rng(0)
     with pytest.raises(error, match=message):
         call(lu.LowRankFactors(*rng.standard_normal((2, 6, 4))))
+
+
+# Up to 24 columns a step of rank 1 pulls back before it samples; more of them it samples as they are.
+@pytest.mark.parametrize("columns", [2, 24, 25, 60])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64])
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_a_step_of_more_columns_than_its_rank_is_exact_where_they_hold_no_more(columns, dtype, size):
+    n, k, seed = 16, 1, 0
+    U = lu.random_unitary(n, dtype=dtype, rng=seed)
+    rng = np.random.default_rng(1)
+    u, w, weights = (normal(rng, shape, dtype) for shape in ((n, k), (n, k), (1, columns)))
+    weights /= np.linalg.norm(weights)
+    gradient = lu.LowRankFactors(size * u @ weights, w @ weights)
+    moved = lu.unitary_step(U, gradient, 0.1 / size, k, rng=2, heal=0)
+    expected = reference.transport(U, -0.1 * u, w)
+    assert np.max(np.abs(moved - expected)) < 40 * np.finfo(dtype).eps

@@ -31,6 +31,9 @@ from .rectangular import moved_in_frame, products_of
 from .stages import in_core, moved_by, pulled_back, rotation_of
 
 SKETCHES = ("tangent", *METHODS)
+# Columns of ambient factors, in multiples of the samples, up to which one product with Uᴴ costs less than the
+# four with U that samples of the tangent take otherwise.
+_PULLED_BACK = 4
 
 
 def unitary_step(
@@ -129,6 +132,9 @@ def unitary_step(
         )  # fmt: skip
         return unitary if overwrite_unitary and is_writeable(unitary) else moved.mT
     thin, tall = isinstance(gradient, LowRankFactors | BodyFactors), validate.is_tall(unitary)
+    if sketch == "tangent" and not tall and isinstance(gradient, LowRankFactors):
+        columns = gradient.left.shape[-1]
+        gradient = gradient.to_body(unitary) if k < columns <= _PULLED_BACK * samples_for(n, k) else gradient
     if sketch == "tangent" and not tall and not isinstance(gradient, LowRankFactors):
         # The step size, too: what is recorded has no view.
         *views, sizes = (

@@ -38,7 +38,7 @@ def cases(full: bool) -> list[Case]:
     """One unit of work a curve."""
     runs = [
         # length, settings, method, rank, steps
-        (200, "ours", "transport", 1, 3000),
+        (200, "ours", "transport", 1, 4500),
         (200, "ours", "unconstrained", 0, 3000),
         (200, "paper's", "transport", 1, 500),
         *((50, "ours", "transport", rank, 2000) for rank in (1, 4, 16)),

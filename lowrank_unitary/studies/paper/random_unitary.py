@@ -181,8 +181,7 @@ def _project_first(update: str) -> Move:
         if update == "geodesic" and k >= gradient.left.shape[-1]:
             # Nothing to compress: the factors are taken as they are, and U is read once less.
             return moved_by_all(U, gradient, eta, k, rng)
-        body = gradient.to_body(U)
-        return np.asarray(unitary_step(U, body, eta, k, update=update, rng=rng, overwrite_unitary=True))
+        return np.asarray(unitary_step(U, gradient, eta, k, update=update, rng=rng, overwrite_unitary=True))
 
     return move
 

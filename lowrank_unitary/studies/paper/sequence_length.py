@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HIDDEN, BATCH, SIDE = 170, 16, 14
 # Training steps on permuted digits before the second measurement.
 STEPS = 150
+# Size of inputs after the first one, of size 1.
+SMALL = 0.01
 LENGTHS = (100, 500, 2000, 5000)
 # (method, rank, start): the same network but for W, and an LSTM.
 NETWORKS = (
@@ -34,8 +36,8 @@ TEXT = """Why keep a recurrent matrix unitary at all? The gradient of a loss at 
 with respect to the state t steps earlier is a product of t Jacobians. A unitary W keeps its norm, up to the \
 units that the activation switches off; any other W multiplies it by something at every step.
 
-The paper states this as its motive and measures no gradient. Here a sum of squares of the last state of a \
-network of 170 units is traced back through up to 5000 steps without input, from random states, in double \
+The paper states this as its motive and measures no gradient. Here a random linear function of the last \
+state of a network of 170 units is traced back through up to 5000 steps with small random inputs, in double \
 precision: at the start (left) and after 150 training steps on digits read pixel by pixel (right). "T" is \
 the library's UnitaryAdam in steps of rank 4, from two orthogonal starts. The unconstrained networks have \
 the same architecture: one begins at the same orthogonal matrix, "gaussian" at independent normal entries of \
@@ -96,9 +98,9 @@ def gradient_norms(recurrent: torch.nn.Module, seed: int) -> list[Row]:
     longest = max(LENGTHS)
     wide = copy.deepcopy(recurrent).double()
     generator = torch.Generator().manual_seed(seed)
-    # Zero states would stay zero: the sequence begins with one random input.
-    driven = torch.zeros(longest + 1, BATCH, HIDDEN, dtype=torch.float64)
-    driven[0] = torch.randn(BATCH, HIDDEN, generator=generator, dtype=torch.float64)
+    # Zero states would stay zero, with no gradient: the inputs after the first one are small, but not zero.
+    driven = torch.randn(longest + 1, BATCH, HIDDEN, generator=generator, dtype=torch.float64)
+    driven[1:] *= SMALL
     driven.requires_grad_()
     last = wide(driven)[-1]
     direction = torch.randn(last.shape, generator=generator, dtype=torch.float64)

@@ -82,23 +82,8 @@ def _study(options: argparse.Namespace) -> int:
         more = _NETWORK_PACKAGES_IN_FULL if options.full else {}
         if lacks(f"study {options.name}", _NETWORK_PACKAGES | more, more=["torch", *more.values()]):
             return 1
-    from ..studies import report
-    from . import running
-
-    if not running.writable("study", options.output):
-        return 1
-    together = [name for name in STUDIES if name not in NETWORKS]
-    names = together if options.name == "all" else [options.name]
-    return running.run(
-        "study",
-        [load_study(name) for name in names],
-        options.output,
-        full=options.full,
-        seed=options.seed,
-        jobs=options.jobs,
-        of_page=_of_page(STUDIES, names, options.output),
-        page=report.ACCURACY,
-    )
+    every = [name for name in STUDIES if name not in NETWORKS]
+    return _run(options, "study", every if options.name == "all" else [options.name], STUDIES)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -110,21 +95,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         packages |= _EXPERIMENT_PACKAGES.get(name, {})
     if lacks(f"reproduce {options.name}", packages, "reproduce"):
         return 1
-    from ..studies import report
-    from . import running
-
-    if not running.writable("reproduce", options.output):
-        return 1
-    return running.run(
-        "reproduce",
-        [load_study(name) for name in names],
-        options.output,
-        full=options.full,
-        seed=options.seed,
-        jobs=options.jobs,
-        of_page=_of_page(EXPERIMENTS, names, options.output),
-        page=report.PAPER,
-    )
+    return _run(options, "reproduce", names, EXPERIMENTS)
 
 
 def _list_experiments(options: argparse.Namespace) -> int:
@@ -141,6 +112,24 @@ def _list_experiments(options: argparse.Namespace) -> int:
         print(f"  {name:<18}{says[name]:<{width}}{runner.duration(runner.estimate(cases, jobs))}")
     print("lowrank-unitary reproduce NAME runs one of them.")
     return 0
+
+
+def _run(options: argparse.Namespace, command: str, names: Sequence[str], listed: Iterable[str]) -> int:
+    from ..studies import report
+    from . import running
+
+    if not running.writable(command, options.output):
+        return 1
+    return running.run(
+        command,
+        [load_study(name) for name in names],
+        options.output,
+        full=options.full,
+        seed=options.seed,
+        jobs=options.jobs,
+        of_page=_of_page(listed, names, options.output),
+        page=report.PAPER if command == "reproduce" else report.ACCURACY,
+    )
 
 
 def _of_page(names: Iterable[str], running: Sequence[str], output: Path) -> list[Study]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from ..study import Case, Row, Study
 from .depth_figure import figure, name_of
 from .images import load_images
+from .threads import one_thread
 
 DEPTHS, CHANNELS = (20, 50, 100), 8
 # Steps of a default run, and of a full one.
@@ -97,20 +96,8 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
     """Accuracies and certificates, or norms by layer, or seconds."""
     # One problem for all networks, from the common first word of the seed.
     common = int(np.ravel(np.asarray(seed.entropy, dtype=object))[0])
-    with _one_thread():
+    with one_thread():
         return {"training": _training, "norms": _norms, "seconds": _seconds}[case["part"]](case, common)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _training(case: Case, seed: int) -> list[Row]:

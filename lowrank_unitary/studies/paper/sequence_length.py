@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..networks.threads import one_thread
 from ..progress import tell
 from ..study import Case, Row, Study
 
@@ -68,7 +69,7 @@ def measure(case: Case, seed: np.random.SeedSequence, scratch: Path) -> list[Row
     import torch
 
     from .permuted_mnist import task
-    from .recurrent.training import Run, one_thread
+    from .recurrent.training import Run
 
     common = int(np.ravel(np.asarray(seed.entropy, dtype=object))[0])
     start = case["start"] if case["start"] in ("henaff", "haar") else "identity"

@@ -6,8 +6,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 
 import lowrank_unitary as lu
 
+from ...networks.threads import one_thread
 from ...progress import tell
 from ...study import Case, Row
 from .methods import core, initial, optimisers
@@ -47,17 +47,6 @@ class Task:
     divider: float = 32.0
     decay: bool = False
     records: int = 40
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread: the products are small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Run:

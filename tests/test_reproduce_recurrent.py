@@ -1,6 +1,7 @@
 """The experiments of the projUNN paper with recurrent networks, at toy sizes."""
 
 import dataclasses
+import itertools
 import math
 import sys
 import types
@@ -200,3 +201,72 @@ def test_a_run_that_diverges_ends():
     rows = training.train({**ADD, "method": "unconstrained", "rank": 0}, task, SEED, training.Path("missing"))
     assert not math.isfinite(rows[-1]["loss"])
     assert rows[-1]["step"] < ADD["steps"]
+
+
+@pytest.mark.parametrize(("method", "rank", "update"), [("transport", 4, "geodesic"), ("polar", 16, "polar")])
+def test_matrices_move_by_the_update_and_the_rank_of_their_method(method, rank, update):
+    case = {**ADD, "method": method, "rank": rank}
+    run = training.Run(case, adding.task(case), 0)
+    (optimiser,) = run._optimisers
+    group = optimiser.param_groups[0]
+    assert group["params"] == [run.network.recurrent.weight]
+    assert (group["update"], group["rank"]) == (update, rank)
+    assert group["lr"] == pytest.approx(optimiser.param_groups[1]["lr"] / 32)
+
+
+def test_rates_fall_along_half_a_cosine():
+    case = {**ADD, "method": "dense", "rank": 0, "steps": 4}
+    run = training.Run(case, dataclasses.replace(adding.task(case), decay=True, rate=0.32), 0)
+    rates = []
+    for _ in range(4):
+        run.step()
+        rates.append([optimiser.param_groups[0]["lr"] for optimiser in run._optimisers])
+    falling = 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
+    np.testing.assert_allclose(rates, falling[:, None] * [0.01, 0.32])
+
+
+def test_seconds_add_up_from_record_to_record(tmp_path):
+    case = {**ADD, "steps": 20}
+    rows = training.train(case, dataclasses.replace(adding.task(case), records=4), SEED, tmp_path / "state")
+    seconds = [row["seconds"] for row in rows]
+    assert seconds[0] == 0
+    assert all(early < late for early, late in itertools.pairwise(seconds))
+
+
+def test_the_losses_without_a_memory_are_those_of_the_paper():
+    assert copying.baseline({"length": 1000}) == pytest.approx(0.0204, abs=5e-5)
+    assert copying.baseline({"length": 2000}) == pytest.approx(0.0103, abs=5e-5)
+    assert pytest.approx(0.167, abs=5e-4) == adding.BASELINE
+
+
+def test_a_problem_is_solved_at_the_first_record_below_the_level():
+    case = {**COPY, "length": 200}
+    losses = [(0, math.nan), (10, 0.5), (20, 0.009), (30, 0.5), (40, 0.001)]
+    rows = [{**case, "step": step, "seconds": 6.0 * step, "loss": x, "defect": 0.0} for step, x in losses]
+    header, (line,) = copying.table(rows)
+    assert dict(zip(header, line, strict=True))["solved"] == "step 20, 2.0 CPU min"
+    header, (line,) = copying.table(rows[:2])
+    assert dict(zip(header, line, strict=True))["solved"] == "not reached"
+    lines = [axes.get_lines()[0].get_xdata() for axes in copying.figure(rows).axes]
+    np.testing.assert_allclose(lines, [[0, 10, 20, 30, 40], [0, 1, 2, 3, 4]])
+
+
+def test_accuracies_compare_at_the_time_of_the_fastest_run():
+    case = {**permuted_mnist.cases(False)[0], "loss": 0.1}
+    runs = [("transport", 1.0, [0.1, 0.8, 0.9]), ("dense", 2.0, [0.1, 0.5, 0.95])]
+    rows = [
+        {**case, "method": method, "step": i, "seconds": each * i, "accuracy": accuracy}
+        for method, each, reached in runs
+        for i, accuracy in enumerate(reached)
+    ]
+    header, lines = permuted_mnist.table(rows)
+    assert [line[header.index("at equal time")] for line in lines] == ["90.0 %", "50.0 %"]
+    assert [line[header.index("accuracy")] for line in lines] == ["90.0 %", "95.0 %"]
+
+
+@pytest.mark.usefixtures("digits")
+def test_the_accuracy_is_the_fraction_of_right_answers():
+    case = permuted_mnist.cases(False)[0]
+    labels = torch.from_numpy(problems.permuted(14).test.labels)
+    answers = iter(torch.nn.functional.one_hot(labels, 10).tensor_split(4))
+    assert permuted_mnist.task(case).evaluate(lambda sequences: next(answers)) == {"accuracy": 1.0}

@@ -60,10 +60,8 @@ def core(method: str, start: torch.Tensor) -> torch.nn.Module:
         return Long(len(start))
     recurrent = Recurrent(start.clone())
     if method in MAPS:
-        # The map acts on a skew-symmetric parameter, 0 at first, in front of the start.
+        # The map acts on a skew-symmetric parameter, 0 at first, behind the start.
         orthogonal(recurrent, "weight", orthogonal_map=MAPS[method])
-        with torch.no_grad():
-            recurrent.weight = start  # type: ignore[assignment]
     if method == "geoopt":
         from geoopt import EuclideanStiefel, ManifoldParameter
 

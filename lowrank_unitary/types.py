@@ -13,6 +13,7 @@ from ._linalg import (
     eye_like,
     hstack,
     into_frame,
+    promoted,
     scaled_columns,
     stacked,
     thin_product,
@@ -113,9 +114,11 @@ class LowRankFactors(NamedTuple):
             unitary, left, right = transposed_step(xp, unitary, left, right)
         left, scale = scaled_columns(xp, left)
         if m == n:
-            return BodyFactors(adjoint_product(xp, unitary, left) * scale, right)
+            pulled = adjoint_product(xp, unitary, left)
+            return BodyFactors(pulled * promoted(xp, scale, pulled), right)
         x, y, _ = into_frame(xp, unitary, left)
-        return BodyFactors(stacked(xp, x, 2.0 * y) * scale, along_columns(xp, right, max(m, n)))
+        pulled = stacked(xp, x, 2.0 * y)
+        return BodyFactors(pulled * promoted(xp, scale, pulled), along_columns(xp, right, max(m, n)))
 
 
 class SVDSketch(NamedTuple):

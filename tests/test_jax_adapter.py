@@ -476,6 +476,8 @@ def test_no_routine_needs_the_implicit_promotion_of_jax(dtype):
     def everything(U, G, a, b):
         body = lu.BodyFactors(a, b)
         made = [lu.polar_projection(U, a, b), lu.polar_rotation(body)]
+        made.append(lu.LowRankFactors(a, b).to_body(U))
+        made.append(lu.LowRankFactors(a, b[:3]).to_body(U[:, :3]))
         for update in ("geodesic", "cayley"):
             made.append(lu.unitary_transport(U, a, b, update=update, heal=1, rng=0))
             made.append(lu.transport_rotation(body, update=update))

@@ -7,9 +7,14 @@ import profiles
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--gate",
+        action="store_true",
+        help="run also the tests of pages, studies and GPU kernels, and those that take seconds",
+    )
+    parser.addoption(
         "--thorough",
         action="store_true",
-        help="run every case with many draws; without it each property is shown by few",
+        help="run all tests in every case with many draws; without it each property is shown by few",
     )
 
 
@@ -20,9 +25,11 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    if not config.getoption("thorough"):
-        return "profile: quick; pytest --thorough runs every case, with three times the draws"
-    return "profile: thorough"
+    if config.getoption("thorough"):
+        return "profile: thorough"
+    if config.getoption("gate"):
+        return "profile: gate; pytest --thorough runs every case, with three times the draws"
+    return "profile: quick; pytest --gate runs all tests, pytest --thorough every case of them"
 
 
 def pytest_collection_modifyitems(config, items):

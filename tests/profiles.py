@@ -1,4 +1,8 @@
-"""Two profiles of the same tests: the quick one, and all draws and all combinations with --thorough."""
+"""Three profiles: the contracts of the library; all tests with --gate; all of their cases with --thorough.
+
+The mark `gate` is for tests of what surrounds the library (pages, studies, figures, the text of the GPU
+kernels) and for those that take seconds; `thorough` is for further cases of a test.
+"""
 
 import importlib.metadata
 import itertools
@@ -70,12 +74,17 @@ def enter(item):
 
 
 def deselect(config, items):
-    """Leave out the cases of the thorough profile, unless one is named on the command line."""
-    if _thorough or any("::" in argument for argument in config.args):
+    """Leave out the cases of the other profiles, unless one is named on the command line."""
+    if any("::" in argument for argument in config.args):
         return
-    kept = [item for item in items if item.get_closest_marker("thorough") is None]
+    kept = [item for item in items if _thorough or item.get_closest_marker("thorough") is None]
     tests, kept_tests = ({item.nodeid.partition("[")[0] for item in some} for some in (items, kept))
     if tests - kept_tests:
-        raise pytest.UsageError(f"tests without a case in the quick profile: {sorted(tests - kept_tests)}")
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        raise pytest.UsageError(
+            f"tests with cases of the thorough profile only: {sorted(tests - kept_tests)}"
+        )
+    if not (_thorough or config.getoption("gate")):
+        kept = [item for item in kept if item.get_closest_marker("gate") is None]
+    if left := [item for item in items if item not in set(kept)]:
+        config.hook.pytest_deselected(items=left)
     items[:] = kept

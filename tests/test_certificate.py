@@ -222,6 +222,7 @@ def test_certificate_gives_the_same_on_every_namespace_and_batched(backend, upda
     assert alone.angles.shape == (4,)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("update", [thorough("geodesic"), thorough("cayley"), "polar"])
 def test_certificate_works_under_jit_and_vmap(update):
     step = make_step(1, 7, 1, "float32", norm=0.5, batch=(3,))

@@ -91,6 +91,7 @@ def test_inputs_are_untouched_and_all_namespaces_agree(backend, m, dtype):
     assert np.abs(made - expected).max() <= 3 * bound
 
 
+@pytest.mark.gate
 def test_a_long_sequence_of_low_rank_is_gathered_exactly_in_little_memory():
     rng = np.random.default_rng(2)
     n, rank, blocks = 200, 6, 1000

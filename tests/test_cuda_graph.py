@@ -14,6 +14,8 @@ from lowrank_unitary._array import tolerance
 from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
 from lowrank_unitary.cuda_graph import StepGraph
 
+pytestmark = pytest.mark.gate
+
 # What cupy refuses to record: products by cuBLAS, decompositions by cuSOLVER.
 REFUSED = (
     np.matmul,

@@ -26,6 +26,8 @@ from lowrank_unitary._kernels.cuda import arrays as _cuda_arrays
 from lowrank_unitary._kernels.cuda import launches as _launches
 from lowrank_unitary._linalg import whole
 
+pytestmark = pytest.mark.gate
+
 DTYPES = ("float32", "float64", "complex64", "complex128")
 UPDATES = {
     "geodesic": reference.transport,

@@ -7,6 +7,8 @@ from test_cupy import CASES, check, given_on_device, problem
 
 from lowrank_unitary._kernels import cuda as _cuda
 
+pytestmark = pytest.mark.gate
+
 PROBLEMS = [("float32", (2,)), ("complex128", ())]
 
 

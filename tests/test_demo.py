@@ -14,6 +14,8 @@ from lowrank_unitary import cli
 from lowrank_unitary.demo import digits, recurrent
 from lowrank_unitary.demo import report as digits_report
 
+pytestmark = pytest.mark.gate
+
 TINY = digits.Settings(hidden=8, steps=6, batch_size=16, evaluations=2)
 
 

@@ -206,6 +206,7 @@ def test_all_ways_of_torch_agree(update, kind, k):
     torch.testing.assert_close(torch.func.vmap(gradient)(stack), each)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("update", ["geodesic", thorough("cayley"), "polar"])
 def test_gradcheck_and_gradgradcheck_pass_in_all_modes_at_a_collinear_step(update):
     U, a, b = arrays_at("collinear", 3, 1)
@@ -221,6 +222,7 @@ def test_gradcheck_and_gradgradcheck_pass_in_all_modes_at_a_collinear_step(updat
     assert torch.autograd.gradgradcheck(rotated, body, check_fwd_over_rev=True)
 
 
+@pytest.mark.gate
 def test_jax_hessian_jvp_and_batched_gradients_agree():
     U, a, b = arrays_at("zero left", 3, 1, "float64")
     weight, d = (normal(np.random.default_rng(seed), x.shape, "float64") for seed, x in ((5, U), (7, a)))

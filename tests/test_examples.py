@@ -15,6 +15,8 @@ import lowrank_unitary as lu
 from lowrank_unitary.demo import digits, recurrent
 from lowrank_unitary.testing import assert_unitary
 
+pytestmark = pytest.mark.gate
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 
 

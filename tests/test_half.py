@@ -51,6 +51,7 @@ def test_every_entry_of_a_step_is_the_exact_one_rounded_once(store, update, size
     assert (np.abs(single(result) - exact) <= bound).all()
 
 
+@pytest.mark.gate
 def test_thin_results_are_single_and_exact(store):
     xp, dtype, _ = store
     U = lu.random_unitary(16, dtype=dtype, rng=0, xp=xp)
@@ -76,6 +77,7 @@ def test_thin_results_are_single_and_exact(store):
     assert product.dtype == G.dtype
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("sketch", ["tangent", "randomized", "exact", "lsi", "columns"])
 def test_a_whole_step_from_a_gradient_in_half_or_single_precision(store, sketch):
     xp, dtype, eps = store
@@ -105,6 +107,7 @@ def test_attainable_defect_is_that_of_rounding(store, n):
     assert float(measure(repaired)[0]) <= 1.15 * 0.3 * eps * np.sqrt(n)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("probes", [0, 2, 8])
 def test_drift_without_and_with_healing_follows_the_model(probes):
     n, steps, eps = 64, 1500, 2.0**-10
@@ -121,6 +124,7 @@ def test_drift_without_and_with_healing_follows_the_model(probes):
     assert np.mean(levels) == pytest.approx(model, rel=0.25)
 
 
+@pytest.mark.gate
 def test_half_precision_without_double_precision_in_jax_keeps_its_accuracy():
     with jax.enable_x64(False):
         U = lu.random_unitary(16, dtype=jax.numpy.bfloat16, rng=0, xp=jax.numpy)
@@ -170,6 +174,7 @@ def test_only_single_precision_is_split_into_half_precision():
         lu.CompensatedUnitary.split(np.eye(3, dtype="float32"), np.float64)
 
 
+@pytest.mark.gate
 def test_assertions_and_delayed_products_take_half_precision_of_every_kind(store):
     xp, dtype, _ = store
     U = lu.random_unitary(8, dtype=dtype, rng=0, xp=xp)

@@ -90,6 +90,7 @@ def test_no_module_imports_itself_in_a_circle():
     list(TopologicalSorter(graph(PACKAGE)).static_order())
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("module", "line"),
     [

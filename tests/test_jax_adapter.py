@@ -78,6 +78,7 @@ def test_momentum_is_that_of_optax_in_the_body_frame(dtype, nesterov):
         assert np.linalg.norm(params - U) <= 20 * tolerance(np, dtype, n, n)
 
 
+@pytest.mark.gate
 def test_adam_is_momentum_step_in_the_body_frame():
     U, target = problem(12, "complex128")
     optimiser = unitary_adam(0.05, b1=0.7, b2=0.9, eps=0.01, rank=3, scaling="rows", nesterov=True)
@@ -123,6 +124,7 @@ def test_factors_in_the_place_of_a_gradient_are_taken_as_they_are():
         assert np.linalg.norm(U + update - expected) <= 10 * tolerance(np, "complex128", 9, 2)
 
 
+@pytest.mark.gate
 def test_updates_add_up_to_unitary_matrices_for_ever_in_single_precision():
     n, steps = 32, 10_000
     targets = jnp.asarray(lu.random_unitary(n, batch=(4,), rng=1), dtype=jnp.float32)
@@ -258,6 +260,7 @@ def test_an_injected_learning_rate_can_be_changed_between_compiled_steps():
     assert update._cache_size() == 1
 
 
+@pytest.mark.gate
 def test_the_state_is_arrays_that_resume_training_and_can_be_donated():
     U, target = problem(6, "float64")
     optimiser = unitary_sgd(0.1, momentum=0.9, seed=2**40 + 1)
@@ -364,6 +367,7 @@ def test_without_its_packages_the_import_says_how_to_install_them(missing):
     assert f"{missing} is missing: pip install jax optax." in last
 
 
+@pytest.mark.gate
 def test_without_double_precision_training_is_as_exact_as_single_precision_allows():
     code = f"""
 import jax, jax.numpy as jnp, numpy as np, optax, lowrank_unitary as lu
@@ -468,6 +472,7 @@ def test_arrays_may_be_spread_over_devices():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "bfloat16"])
 def test_no_routine_needs_the_implicit_promotion_of_jax(dtype):
     U, G = (jnp.asarray(x, dtype) for x in (np.eye(6), normal(np.random.default_rng(0), (6, 6), "float64")))

@@ -177,6 +177,7 @@ def test_all_namespaces_agree(scaling, backend):
         )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("scaling", ["rows", thorough("scalar"), thorough("none")])
 def test_a_descent_is_scanned_by_jax(scaling):
     target = lu.cayley_unitary(10, rng=1, xp=jnp, dtype=jnp.float64)

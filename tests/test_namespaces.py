@@ -270,6 +270,7 @@ def test_jax_without_float64_works_in_single_precision(wrap):
     subprocess.run([sys.executable, "-c", FLOAT32_ONLY.replace("WRAP", wrap)], check=True)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("dtype", "update"), covering(["float64", "complex128"], UPDATES))
 def test_derivatives_of_a_healing_step_are_finite_and_right_at_an_exactly_unitary_matrix(update, dtype):
     apply, _ = UPDATES[update]

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
+pytestmark = pytest.mark.gate
+
 FOLDER = Path(__file__).resolve().parent.parent / "asv_benchmarks"
 FACTS = {"card": "Some Card", "driver": "1.2", "commit": "abc"}
 

@@ -54,6 +54,7 @@ def test_small_updates_are_not_shrunk(norm, sketch):
     assert length(norm) == pytest.approx(length(1e-3), rel=1e-2)
 
 
+@pytest.mark.gate
 def test_columns_are_drawn_by_squared_norm_and_the_largest_directions_kept():
     # Two orthogonal columns of norms 1 and 3: squared norms make the first come up in a tenth of the draws
     # (plain norms would in a quarter).
@@ -96,6 +97,7 @@ def test_collinear_complex_step_still_turns_phases():
     assert np.abs(moved - np.eye(4)).max() > 0.1
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_defect_is_not_amplified_by_large_polar_steps(k):
     # Published: a defect of 1.2e-3 grows to NaN within 500 … 2000 steps of size 0.5 … 0.9.

@@ -96,6 +96,7 @@ def test_values_agree_on_every_namespace_and_dtype(kind, backend, dtype):
     np.testing.assert_allclose(to_numpy(made), expected, rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("kind", "field"), covering(KINDS, [("complex128", True), ("float32", True), ("complex64", False)])
 )

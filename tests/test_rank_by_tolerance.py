@@ -111,6 +111,7 @@ def test_a_batch_takes_the_rank_of_the_matrix_that_needs_most(dtype):
         assert np.linalg.norm(part - kept) <= 0.05 * np.linalg.norm(part)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("x64", [True, False])
 def test_masked_shapes_do_not_depend_on_values(x64):
     rng = np.random.default_rng(5)
@@ -133,6 +134,7 @@ def test_masked_shapes_do_not_depend_on_values(x64):
             assert columns == np.count_nonzero(np.linalg.norm(body.right, axis=0)) < 9
 
 
+@pytest.mark.gate
 @on_every_backend("dtype", ["float32", "complex128"], jax=1)
 def test_all_namespaces_find_the_same_rank(backend, dtype):
     matrix, _ = matrix_of("fast", 30, 20, dtype, np.random.default_rng(6))

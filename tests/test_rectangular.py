@@ -8,7 +8,7 @@ from backends import at_once, on_every_backend
 from cases import ct, error, normal
 from hypothesis import given
 from hypothesis import strategies as st
-from profiles import covering
+from profiles import covering, of_profile
 
 import lowrank_unitary as lu
 from lowrank_unitary import reference
@@ -115,7 +115,7 @@ def test_an_inherited_defect_does_not_grow(m, n, update, norm):
     U = lu.random_unitary(m, n, rng=0)
     U = U * (1 + 1e-4 * rng.standard_normal(U.shape[-1] if m > n else (m, 1)))
     before = float(lu.unitarity_defect(U))
-    for _ in range(500):
+    for _ in range(of_profile(quick=60, thorough=500)):
         _, a, b = step(rng, m, n, 2, "float64", norm=norm)
         U = UPDATES[update][0](U, a, b)
     assert float(lu.unitarity_defect(U)) <= 1.05 * before

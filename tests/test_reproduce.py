@@ -14,6 +14,8 @@ from lowrank_unitary.cli import running
 from lowrank_unitary.studies import progress, report, runner
 from lowrank_unitary.studies.runner import Results, run_studies
 
+pytestmark = pytest.mark.gate
+
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):

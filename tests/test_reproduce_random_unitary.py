@@ -11,6 +11,8 @@ pytest.importorskip("threadpoolctl")
 from lowrank_unitary.studies.paper import random_unitary as study
 from lowrank_unitary.studies.paper.figures import random_unitary as drawn
 
+pytestmark = pytest.mark.gate
+
 SEED = np.random.SeedSequence([0, 1])
 TIMES = ("update_seconds", "seconds")
 

@@ -9,6 +9,8 @@ import types
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.gate
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 

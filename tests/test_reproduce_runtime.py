@@ -13,6 +13,8 @@ from lowrank_unitary._kernels.cpu.threads import thread_count
 from lowrank_unitary.studies.paper import runtime
 from lowrank_unitary.studies.paper.figures import runtime as drawn
 
+pytestmark = pytest.mark.gate
+
 SEED = np.random.SeedSequence([0, 1])
 
 

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.gate
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 

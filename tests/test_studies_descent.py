@@ -7,6 +7,8 @@ import pytest
 
 from lowrank_unitary.studies.accuracy import descent
 
+pytestmark = pytest.mark.gate
+
 SEED = np.random.SeedSequence([0, 1])
 
 

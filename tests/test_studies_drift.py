@@ -9,6 +9,8 @@ from profiles import thorough
 from lowrank_unitary.studies.accuracy import descent, drift, sketch
 from lowrank_unitary.studies.accuracy.inherited_defect import random_steps
 
+pytestmark = pytest.mark.gate
+
 SEED = np.random.SeedSequence([0, 1])
 
 

@@ -13,6 +13,8 @@ from lowrank_unitary import reference
 from lowrank_unitary.studies.accuracy import inherited_defect, near_singular, one_step
 from lowrank_unitary.studies.accuracy.exact import defect_of, error_of, exact_step, rounded_unitary
 
+pytestmark = pytest.mark.gate
+
 STUDIES = [one_step, near_singular, inherited_defect]
 study = pytest.mark.parametrize("module", STUDIES, ids=lambda module: module.STUDY.name)
 

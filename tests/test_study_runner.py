@@ -17,6 +17,8 @@ from lowrank_unitary import cli, studies
 from lowrank_unitary.studies import report, runner
 from lowrank_unitary.studies.runner import Results, case_seed, run_studies
 
+pytestmark = pytest.mark.gate
+
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):

@@ -226,6 +226,7 @@ def test_a_step_along_a_sketch_is_the_dense_one_of_its_factors_at_every_step_siz
         assert lu.unitarity_defect(moved) <= 2 * tolerance(np, dtype, n, k)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("update", ["geodesic", "cayley", "polar"])
 def test_a_traced_step_of_any_length_is_unitary_in_single_precision(update):
     gradient = jax.random.normal(jax.random.key(0), (64, 64), dtype="float32")

@@ -208,6 +208,7 @@ def test_gradients_are_differences_also_where_the_textbook_form_fails(update, ki
     assert torch.autograd.gradcheck(UPDATES[update][0], leaves(*arrays))
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("update", "dtype"), covering(UPDATES, ["float64", "complex128"]))
 def test_second_derivatives_are_differences_of_first_ones(update, dtype):
     arrays = leaves(*tensors(2, 1, dtype, "collinear"))
@@ -252,6 +253,7 @@ def test_gradients_are_exact_where_those_of_the_products_are_not_finite():
     same(gradients(lut.polar_projection, arrays, w), lu.polar_projection_vjp(*arrays, w))
 
 
+@pytest.mark.gate
 @update
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("batch", [(), (2,)])
@@ -272,6 +274,7 @@ def test_one_name_has_one_derivative(update, dtype, batch):
             assert torch.equal(x, y)
 
 
+@pytest.mark.gate
 @update
 @FIELDS
 def test_second_derivatives_under_the_name_of_the_package(update, dtype):
@@ -408,6 +411,7 @@ def test_compiled_second_derivatives_are_refused():
         gradient.sum().backward()
 
 
+@pytest.mark.gate
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_torch_func_can_be_compiled_around_it():
     U, a, b = tensors(3, 1)

@@ -102,6 +102,7 @@ def test_singular_values_of_a_rectangular_weight_stay(shape, update):
     assert torch.linalg.norm(before - after) < bound(weight)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("trained", [False, True])
 def test_first_and_second_derivatives_match_finite_differences(trained, update, dtype):
     layer, weight = rotated(update, n=3, m=3, dtype=dtype)

@@ -126,6 +126,7 @@ def test_mapped_by_torch_it_gives_what_a_loop_gives(routine):
         assert_same(got, expected)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("update", ["cayley"])
 def test_gradient_through_a_scan_is_that_through_a_loop(update):
     U, G, a, b = (jnp.asarray(x) for x in arguments())
@@ -148,6 +149,7 @@ def test_gradient_through_a_scan_is_that_through_a_loop(update):
     )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("dtype", "batch"), covering(["float32", "complex128", "float64", "complex64"], [(), (3,)])
 )
@@ -178,6 +180,7 @@ def test_products_of_jax_are_the_same_inside_and_outside_of_traces(dtype, batch)
         np.testing.assert_allclose([slope, along], 2 * value, rtol=1e3 * np.finfo(dtype).eps)
 
 
+@pytest.mark.gate
 def test_a_jax_key_is_mapped_over():
     U = jnp.asarray(arguments()[0])
 
@@ -195,6 +198,7 @@ def compiled(f, **options):
     return torch.compile(f, fullgraph=True, **{"backend": "aot_eager"} | options)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("dtype", "updates"),
     [
@@ -220,6 +224,7 @@ def test_torch_compiles_a_trainable_layer_and_its_gradient(dtype, updates):
     assert_same(found, expected, 100 * step.tolerance())
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", ["heal_unitary", thorough("unitary_step")])
 def test_torch_compiles_a_routine_once_for_one_seed_and_once_for_all_others(name):
     U, G, _, _ = (torch.asarray(x) for x in arguments())
@@ -263,6 +268,7 @@ class Step(torch.nn.Module):
         return lu.unitary_step(U, G, 0.1, rank=1, rng=1)
 
 
+@pytest.mark.gate
 def test_torch_exports_a_step():
     U, G, _, _ = (torch.asarray(x) for x in arguments())
     exported = torch.export.export(Step(), (U, G)).module()
@@ -289,6 +295,7 @@ for name in NAMES:
 """
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", [thorough("unitary_transport"), "polar_projection"])
 def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precision(name):
     # 2e-7 to 5e-7 were seen, where the smallest singular value of I + left rightᴴ is 0.7.
@@ -296,6 +303,7 @@ def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precisio
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.gate
 def test_torch_compile_warns_of_no_cache_in_this_package():
     torch._dynamo.reset()
     step = make_step(0, 5, 2, "complex64", "generic", norm=0.5)

@@ -20,6 +20,8 @@ from lowrank_unitary._array import tolerance
 from lowrank_unitary._kernels import cuda as _cuda
 from lowrank_unitary._linalg import eigh, inv
 
+pytestmark = pytest.mark.gate
+
 N, K = 7, 2
 TORUS = (6,)
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128")

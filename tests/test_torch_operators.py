@@ -198,6 +198,7 @@ def test_a_step_sees_the_memory_of_the_matrix_itself(seen, way):
 # Derivatives.
 
 
+@pytest.mark.gate
 @update
 @pytest.mark.parametrize(
     ("kind", "dtype"),
@@ -358,6 +359,7 @@ def test_hessians_of_torch_func_are_those_of_the_package():
 # Operators as torch wants them.
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("kind", "dtype"), [("polar", "float64"), ("geodesic", "complex128")])
 def test_torch_finds_the_operators_well_registered(kind, dtype):
     arrays = tensors(dtype=dtype, batch=(2,))

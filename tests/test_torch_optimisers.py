@@ -657,6 +657,7 @@ def test_what_is_not_unitary_is_refused_unless_that_is_accepted(optimiser, dtype
             optimiser([W], lr=0.1, unitary=True).step()
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("dtype", "heal", "steps"),
     [(torch.float32, 0, 300), (torch.complex64, 1, 300), (torch.bfloat16, 1, 300), (torch.float16, 0, 300)],

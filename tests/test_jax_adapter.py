@@ -78,7 +78,6 @@ def test_momentum_is_that_of_optax_in_the_body_frame(dtype, nesterov):
         assert np.linalg.norm(params - U) <= 20 * tolerance(np, dtype, n, n)
 
 
-@pytest.mark.gate
 def test_adam_is_momentum_step_in_the_body_frame():
     U, target = problem(12, "complex128")
     optimiser = unitary_adam(0.05, b1=0.7, b2=0.9, eps=0.01, rank=3, scaling="rows", nesterov=True)

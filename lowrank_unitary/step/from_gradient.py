@@ -25,7 +25,7 @@ from ..sketch.samples import Samples
 from ..sketch.svd import METHODS, svd_sketch
 from ..tangent.planes import Planes
 from ..tangent.sketch import Tangent, few_samples, outside_of, samples_for, sketch_tangent
-from ..types import BodyFactors, LowRankFactors, transposed_gradient
+from ..types import BodyFactors, LowRankFactors, LowRankRotation, transposed_gradient
 from ..unitary.heal import orthonormal_probes
 from .rectangular import moved_in_frame, products_of
 from .stages import in_core, moved_by, pulled_back, rotation_of
@@ -152,17 +152,11 @@ def unitary_step(
         validate.probes("heal", heal, n, least=0)
     Z = orthonormal_probes(xp, unitary, heal, key) if heal else None
     if sketch == "tangent" and not isinstance(gradient, BodyFactors):
-        test = Samples.of(tangent.operator, "uniform", k, key, rows=tangent.size)
-        test = test.right(samples_for(tangent.size, k))
-        planes, image = sketch_tangent(tangent, k, test, probes=Z)
+        planes, image = tangent_planes(tangent, k, key, Z)
         return moved_by(unitary, planes.rotation(eta, update), Z, image, overwrite_unitary)
     if isinstance(gradient, BodyFactors):
-        kept = outside_of(xp, unitary, gradient) if tall else gradient
+        body = outside_of(xp, unitary, gradient) if tall else gradient
         image = None if Z is None else gram_product(xp, unitary, Z)
-        if sketch == "tangent" and kept.left.shape[-1] > k:
-            rotation = _planes_of_body(kept, k, key).rotation(eta, update)
-            return moved_by(unitary, rotation, Z, image, overwrite_unitary)
-        body = _scaled(xp, -eta, BodyFactors(*(in_core(xp, x) for x in kept)))
     elif tall:
         step, image = products_of(xp, unitary, gradient.left, gradient.right, Z)
         a, c, s = (promoted(xp, -eta, x) * x for x in (step.a, step.c, step.s))
@@ -170,11 +164,30 @@ def unitary_step(
         return moved_in_frame(xp, unitary, step, Z, image, (update, "auto", overwrite_unitary))
     else:
         body, image = pulled_back(xp, unitary, gradient.left, gradient.right, Z)
-        body = _scaled(xp, -eta, body)
-    if sketch == "tangent" and update == "polar":
+    if sketch == "tangent":
+        rotation = tangent_rotation(xp, body, eta, k, key, update)
+    else:
+        rotation = rotation_of(_scaled(xp, -eta, body), update, "auto")
+    return moved_by(unitary, rotation, Z, image, overwrite_unitary)
+
+
+def tangent_planes(tangent: Tangent, k: int, key: Any, Z: Array | None) -> tuple[Planes, Array | None]:
+    """The planes of a tangent from two products, and Uᴴ(U Z) from the second."""
+    test = Samples.of(tangent.operator, "uniform", k, key, rows=tangent.size)
+    return sketch_tangent(tangent, k, test.right(samples_for(tangent.size, k)), probes=Z)
+
+
+def tangent_rotation(
+    xp: Namespace, body: BodyFactors, eta: Array, k: int, key: Any, update: str
+) -> LowRankRotation:
+    """The rotation by a step of size η against the best k columns of the tangent of body factors."""
+    if body.left.shape[-1] > k:
+        return _planes_of_body(body, k, key).rotation(eta, update)
+    body = _scaled(xp, -eta, body)
+    if update == "polar":
         # C Qᴴ has a Hermitian part, which the polar factor would keep: pass skew(C Qᴴ) itself.
         body = _skew_factors(xp, *body)
-    return moved_by(unitary, rotation_of(body, update, "auto"), Z, image, overwrite_unitary)
+    return rotation_of(body, update, "auto")
 
 
 def _descended(
@@ -210,7 +223,8 @@ def _planes_of_body(body: BodyFactors, k: int, key: Any) -> Planes:
 
 
 def _scaled(xp: Namespace, factor: Array, body: BodyFactors) -> BodyFactors:
-    return BodyFactors(promoted(xp, factor, body.left) * body.left, body.right)
+    left, right = (in_core(xp, x) for x in body)
+    return BodyFactors(promoted(xp, factor, left) * left, right)
 
 
 def _skew_factors(xp: Namespace, C: Array, Q: Array) -> BodyFactors:

@@ -51,19 +51,28 @@ def moved_by(
     """
     xp = validate.namespace_of(unitary=unitary)
     dtype = thin_dtype(xp, unitary.dtype)
-    rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
     tall = validate.is_tall(unitary)
-    if Z is not None:
-        healing = healing_rotation(xp, Z, image)
-        if tall:
-            healing = LowRankRotation(*(along_columns(xp, x, int(unitary.shape[-2])) for x in healing))
-        rotation = composed(xp, healing, rotation)
+    rotation = healed(xp, unitary, rotation, Z, image)
     if less is not None:
         left, (n, width) = rotation.left, less.shape[-2:]
         nothing = xp.zeros_like(left[..., : left.shape[-1] - width])
         less = along_columns(xp, astype(xp, less, dtype), left.shape[-2] - n)
         rotation = LowRankRotation(left - hstack(xp, nothing, less), rotation.right)
     return (rotate_in_frame if tall else rotate_rows)(xp, unitary, *rotation, overwrite=overwrite)
+
+
+def healed(
+    xp: Namespace, unitary: Array, rotation: LowRankRotation, Z: Array | None, image: Array | None
+) -> LowRankRotation:
+    """The healing along the probes Z and then the rotation, in the dtype of the thin factors of U."""
+    dtype = thin_dtype(xp, unitary.dtype)
+    rotation = LowRankRotation(*(astype(xp, x, dtype) for x in rotation))
+    if Z is None:
+        return rotation
+    healing = healing_rotation(xp, Z, image)
+    if validate.is_tall(unitary):
+        healing = LowRankRotation(*(along_columns(xp, x, int(unitary.shape[-2])) for x in healing))
+    return composed(xp, healing, rotation)
 
 
 def in_core(xp: Namespace, x: Array) -> Array:

@@ -25,7 +25,7 @@ LAYERS = (
     ("types",),
     ("sketch", "tangent", "rotation", "unitary", "step", "convolution"),
     ("__init__",),
-    ("torch", "jax", "dlpack", "cuda_graph"),
+    ("torch", "jax", "dlpack", "cuda_graph", "on_disk"),
     ("reference", "testing"),
     ("demo", "studies"),
     ("cli",),

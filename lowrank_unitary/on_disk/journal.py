@@ -57,7 +57,7 @@ class Journal(NamedTuple):
             )
         try:
             # numpy compares check sums.
-            with np.load(name) as parts:
+            with open(name, "rb") as file, np.load(file) as parts:
                 return cls(**parts)
         except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
             raise ValueError(

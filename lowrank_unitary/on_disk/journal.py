@@ -26,7 +26,7 @@ class Journal(NamedTuple):
     # Of the matrix in its file, in bytes.
     offset: Any
 
-    def write(self, path: str) -> None:
+    def write(self, path: Any) -> None:
         """Write it beside the file of the matrix, and wait for the disk."""
         with open(journal_of(path) + ".new", "wb") as file:
             np.savez(file, **self._asdict())
@@ -41,7 +41,7 @@ class Journal(NamedTuple):
         unitary.flush()
 
     @staticmethod
-    def remove(path: str) -> None:
+    def remove(path: Any) -> None:
         """Remove it: the matrix is whole."""
         os.remove(journal_of(path))
         _to_disk(os.path.dirname(journal_of(path)))

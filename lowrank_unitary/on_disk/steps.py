@@ -46,7 +46,8 @@ def unitary_step(
     step_size : float
     rank, update, heal, rng : as for :func:`lowrank_unitary.unitary_step`
     panel_bytes : int
-        Size of a panel of rows of U. Twice as much is free memory and free disk space that a step needs.
+        Size of a panel of rows of U: memory that a step needs beside O(n rank), and half of what it needs of
+        free disk space.
     progress : callable, optional
         Called after every panel with the number of rows done and that of all, over all traversals.
 
@@ -63,7 +64,7 @@ def unitary_step(
     Notes
     -----
     Reads U once for LowRankFactors, not at all for BodyFactors (once with healing), and U and G twice for an
-    array; then U is read and written once. Memory: O(n rank) beside the panels.
+    array; then U is read and written once.
 
     While rows are rewritten, ``<file>.journal`` holds the rotation and the new rows of one panel. It is
     replaced, and the file brought to the disk, panel by panel; so all rows are written twice. At whatever
@@ -88,7 +89,7 @@ def unitary_step(
     >>> folder.cleanup()
     """
     validate.choice("update", update, UPDATES)
-    validate.count("heal", heal)
+    heal = validate.count("heal", heal)
     n = _checked_file(unitary)
     if not isinstance(gradient, np.ndarray | LowRankFactors | BodyFactors):
         raise TypeError(
@@ -237,10 +238,11 @@ def resume(path: Any, /, *, progress: Progress | None = None) -> Array:
         )
     unitary = np.memmap(path, dtype, "r+", int(journal.offset), (n, n))
     journal.put(unitary)
-    height = len(journal.rows)
+    rotation, height = LowRankRotation(journal.left, journal.right), len(journal.rows)
     done = int(journal.start) + height
-    panels = Panels(n, height, progress, total=n, done=done)
-    return _rewritten(unitary, LowRankRotation(journal.left, journal.right), panels, done)
+    # Its panel would stay in memory beside the next one.
+    del journal
+    return _rewritten(unitary, rotation, Panels(n, height, progress, total=n, done=done), done)
 
 
 def _checked_file(unitary: Array) -> int:
@@ -277,12 +279,16 @@ def _checked_file(unitary: Array) -> int:
 
 def _rewritten(unitary: Array, rotation: LowRankRotation, panels: Panels, first: int = 0) -> Array:
     """U times a rotation, from a row on; no row is written that is not in the journal."""
-    U, path = np.asarray(unitary), str(unitary.filename)
-    left, right = (np.array(x, thin_dtype(np, U.dtype)) for x in rotation)
+    left, right = (np.array(x, thin_dtype(np, unitary.dtype)) for x in rotation)
     for rows in panels(first):
-        moved = rotate_rows(np, U[rows], left, right)
-        journal = Journal(left, right, moved, rows.start, unitary.offset)
-        journal.write(path)
-        journal.put(unitary)
-    Journal.remove(path)
+        _rewrite(unitary, left, right, rows)
+    Journal.remove(unitary.filename)
     return unitary
+
+
+def _rewrite(unitary: Array, left: Array, right: Array, rows: slice) -> None:
+    """One panel; a function of its own, so that its memory is free before the next."""
+    moved = rotate_rows(np, np.asarray(unitary[rows]), left, right)
+    journal = Journal(left, right, moved, rows.start, unitary.offset)
+    journal.write(unitary.filename)
+    journal.put(unitary)

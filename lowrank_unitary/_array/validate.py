@@ -14,6 +14,7 @@ import numpy as np
 
 from .namespace import Array, Namespace, array_namespace, astype, is_torch, is_traced, numpy_view, placement
 from .precision import HALF, is_half, real_dtype, thin_dtype, widest_dtype
+from .sharding import check_plain, check_spread
 
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
@@ -83,6 +84,7 @@ def _dense(name: str, x: Array) -> None:
         raise TypeError(
             f"{name} must be a dense tensor, got one of the layout {x.layout}: pass {name}.to_dense()."
         )
+    check_spread(name, x)
 
 
 def _one_library(arrays: dict[str, Array]) -> Namespace:
@@ -201,7 +203,8 @@ def matrix(name: str, x: Array) -> tuple[int, int]:
 def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: int | None = None) -> int:
     """The rank k of a pair of thin factors (…, n, k)."""
     shapes = left.shape, right.shape
-    for name, shape in zip((left_name, right_name), shapes, strict=True):
+    for name, x, shape in zip((left_name, right_name), (left, right), shapes, strict=True):
+        check_plain(name, x)
         if len(shape) < 2 or shape[-2] == 0 or (n is not None and shape[-2] != n):
             rows = "n" if n is None else str(n)
             hint = " A single column v is v[:, None]." if len(shape) == 1 else ""
@@ -220,6 +223,7 @@ def factor_pair(left_name: str, left: Array, right_name: str, right: Array, n: i
 def outer_factors(left: Array, right: Array, of: str = "") -> int:
     """The number of columns of a pair of factors (…, m, k) and (…, n, k) of a matrix of any shape."""
     for name, x in (("left", left), ("right", right)):
+        check_plain(f"{of}{name}", x)
         if x.ndim < 2 or x.shape[-2] == 0 or x.shape[-1] == 0:
             raise ValueError(f"{of}{name} must have shape (…, n, k) with n, k ≥ 1, got {tuple(x.shape)}.")
     if left.shape[-1] != right.shape[-1]:

@@ -24,7 +24,9 @@ from .._array import (
     cuda_view,
     is_compiling,
     is_complex,
+    is_spread,
     is_traced,
+    local_part,
     move,
     placement,
     real_dtype,
@@ -63,6 +65,11 @@ def key_of(rng: RNG, like: Array) -> Key:
     if type(rng) is int and type(like) is np.ndarray and 0 <= rng < 1 << 63:
         return Key(rng >> 32, rng & _WORD)
     if rng is None:
+        if is_spread(like):
+            raise ValueError(
+                "rng must be a seed, the same on every process, for a matrix that is spread over several, "
+                "got None: each process would draw other numbers."
+            )
         if is_traced(like):
             raise ValueError(
                 "rng must be a seed, a Generator or a JAX key while a function is traced or "
@@ -186,7 +193,7 @@ def _block(
     dtype: Any,
     values: Callable[..., Array],
 ) -> Array:
-    key = key_of(rng, like)
+    key, like = key_of(rng, like), local_part(like)
     rows = shape[-2]
     simple = values is _gaussian or values is _centred
     if simple and _kernels_take(xp, like, dtype):

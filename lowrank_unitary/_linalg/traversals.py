@@ -1,4 +1,7 @@
-"""The traversals of n×n arrays, which carry the cost, dispatched by namespace, the generic line last."""
+"""The traversals of n×n arrays, which carry the cost, dispatched by namespace, the generic line last.
+
+With rows divided among processes, every process traverses its own; products with the adjoint are summed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,18 @@ from .._array import (
     is_cupy,
     is_jax,
     is_numpy,
+    is_spread,
     is_torch,
     is_traced,
     is_writeable,
+    local_part,
+    local_range,
+    local_rows,
     note_change,
     numpy_view,
     of_numpy,
+    spread_as,
+    summed,
 )
 from .._kernels import cpu, cuda
 from .thin import adjoint, conj, hstack
@@ -35,6 +44,11 @@ def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     if fast := _fast(xp, thin.shape[-1], matrix, thin):
         kernels, views = fast
         return native(xp, kernels.product_rows(*views))
+    if is_spread(matrix):
+        part = product(xp, local_part(matrix), thin)
+        rows = part.new_zeros((*part.shape[:-2], matrix.shape[-2], part.shape[-1]))
+        rows[..., local_range(matrix), :] = part
+        return summed(matrix, rows)
     if is_column_major(xp, matrix, thin.shape[-1]):
         return conj(xp, adjoint_product(xp, matrix.mT, conj(xp, thin)))
     if is_jax(xp):
@@ -51,6 +65,8 @@ def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
 
 def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     """matrixᴴ @ thin, in the dtype of the thin operand, conjugating thin operands and never the n×n one."""
+    if is_spread(matrix):
+        return summed(matrix, adjoint_product(xp, local_part(matrix), local_rows(matrix, thin)))
     if matrix.dtype != thin.dtype:
         if is_numpy(xp):
             return sum(
@@ -96,6 +112,10 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         kernels, views = fast
         both = native(xp, kernels.adjoint_product_rows(*views))
         return both[..., :k], both[..., k:]
+    if is_spread(matrix):
+        parts = pull_back(xp, local_part(matrix), local_rows(matrix, thin), probes)
+        both = summed(matrix, hstack(xp, *parts))
+        return both[..., :k], both[..., k:]
     image = product(xp, matrix, probes)
     both = adjoint_product(xp, matrix, hstack(xp, thin, image))
     return both[..., :k], both[..., k:]
@@ -103,6 +123,8 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
 
 def gram_product(xp: Namespace, matrix: Array, probes: Array) -> Array:
     """matrixᴴ (matrix @ probes); by the kernels from one read."""
+    if is_spread(matrix):
+        return summed(matrix, gram_product(xp, local_part(matrix), probes))
     image = pull_back(xp, matrix, astype(xp, matrix[..., :0], probes.dtype), probes)[1]
     assert image is not None
     return image
@@ -121,6 +143,13 @@ def rotate_rows(
 
     `outside` has the rows of the array and the columns of `left`; None for zeros.
     """
+    if is_spread(array):
+        outside = None if outside is None else local_rows(array, outside)
+        part = rotate_rows(xp, local_part(array), left, right, outside=outside, overwrite=overwrite)
+        if not overwrite:
+            return spread_as(part, array)
+        note_change(array)
+        return array
     more = () if outside is None else (outside,)
     if fast := _fast(xp, left.shape[-1], array, left, right, *more):
         kernels, (view, *thin) = fast

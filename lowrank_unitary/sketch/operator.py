@@ -11,7 +11,18 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from .._array import Array, Namespace, astype, is_complex, thin_dtype, validate, widest_dtype
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    is_complex,
+    is_spread,
+    local_part,
+    local_rows,
+    thin_dtype,
+    validate,
+    widest_dtype,
+)
 from .._linalg import adjoint, adjoint_product, product, promoted
 from ..types import BodyFactors, LowRankFactors
 
@@ -62,6 +73,26 @@ class Operator:
                 f"takes, got {result.shape[-2]}: check that it is Aᴴ @ block."
             )
         return result
+
+    def of_rows(self, like: Array) -> Operator:
+        """The operator of the rows that belong to those of `like` on this process.
+
+        Its products with the adjoint are parts of a sum over the processes.
+        """
+        xp = self.xp
+        if self.factors is not None:
+            left, right = local_rows(like, self.factors.left), self.factors.right
+            return replace(
+                self,
+                _forward=lambda block: _through(xp, left, right, block),
+                _backward=lambda block: _through(xp, right, left, block),
+            )
+        rows = local_part(self.array) if is_spread(self.array) else local_rows(like, self.array)
+        return replace(
+            self,
+            _forward=lambda block: product(xp, rows, block),
+            _backward=lambda block: adjoint_product(xp, rows, block),
+        )
 
     def scaled_down(self) -> tuple[Operator, Any]:
         """The operator divided by powers of two, so that no product overflows, and their logarithms."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .._array import Array, Namespace, astype, validate, values_are_at_hand
+from .._array import Array, Namespace, astype, is_spread, validate, values_are_at_hand
 from .._linalg import COLUMNS, RNG, check_rng, svd, uniform_block
 from ..types import SVDSketch
 from .operator import Operator, operator_of, refuse_callables
@@ -227,9 +227,9 @@ def _exact(op: Operator) -> SVDSketch:
 
 
 def _array(op: Operator, method: str) -> Array:
-    if op.array is None:
+    if op.array is None or is_spread(op.array):
         raise TypeError(
-            f"{op.name} must be an array for method={method!r}, which needs its entries: make it one, or "
-            f"take method='randomized', which needs products only."
+            f"{op.name} must be an array, and whole, for method={method!r}, which needs its entries: "
+            f"make it one, or take method='randomized', which needs products only."
         )
     return astype(op.xp, op.array, op.dtype)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._array import Array, Namespace, astype, is_complex, placement, validate, values_are_at_hand
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    is_complex,
+    local_part,
+    placement,
+    validate,
+    values_are_at_hand,
+)
 from .._linalg import adjoint, frobenius_norm, qr
 from .operator import Operator
 from .range_finder import extended, power_basis
@@ -41,7 +50,7 @@ def basis_within(
         measured = op.forward(samples.measuring(MEASURING))
         basis = power_basis(op, samples.right(width), q)
     else:
-        _readable(op.like)
+        _readable(local_part(op.like))
         basis, measured = _grown_basis(op, samples, q, rtol, width)
     # E|ω|² = 1: the mean over the measuring columns estimates the square of the norm.
     return basis, measured / math.sqrt(MEASURING)

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .._array import Array, Namespace, validate
+from .._array import (
+    Array,
+    Namespace,
+    has_divided_rows,
+    local_part,
+    summed,
+    validate,
+)
+from .._array.sharding import check_alike
 from .._linalg import (
     RNG,
     adjoint,
@@ -232,6 +240,7 @@ class Tangent:
             shape = (int(gradient.left.shape[-2]), int(gradient.right.shape[-2]))
         else:
             op, arrays, shape = None, {"gradient": gradient}, tuple(getattr(gradient, "shape", (m, n)))[-2:]
+            check_alike("gradient", gradient, "unitary", unitary)
         if shape != (m, n):
             raise ValueError(
                 f"gradient must have shape (…, {m}, {n}) like unitary, or be LowRankFactors of such a "
@@ -242,7 +251,8 @@ class Tangent:
         validate.same_dtype(xp, "unitary", unitary, **arrays)
         if unitary is not None and validate.is_wide(unitary):
             return cls.of(unitary.mT, transposed_gradient(xp, gradient))
-        return cls(xp, unitary, op or operator_of("gradient", gradient))
+        op = op or operator_of("gradient", gradient)
+        return cls(xp, unitary, op.of_rows(unitary) if has_divided_rows(unitary) else op)
 
     @property
     def size(self) -> int:
@@ -277,9 +287,15 @@ class Tangent:
             return 0.5 * (self.gradient.forward(block) - self.gradient.backward(block)), None
         if validate.is_tall(self.unitary):
             return self._product_in_frame(self.unitary, block, probes)
+        xp, rows = self.xp, local_part(self.unitary)
         there = self.gradient.forward(block)
-        pulled, probed = pull_back(self.xp, self.unitary, there, probes)
-        return 0.5 * (pulled - self.gradient.backward(product(self.xp, self.unitary, block))), probed
+        pulled, probed = pull_back(xp, rows, there, probes)
+        image = 0.5 * (pulled - self.gradient.backward(product(xp, rows, block)))
+        if not has_divided_rows(self.unitary):
+            return image, probed
+        # One sum over the processes in place of two or three.
+        both = summed(self.unitary, image if probed is None else hstack(xp, image, probed))
+        return both[..., : image.shape[-1]], None if probed is None else both[..., image.shape[-1] :]
 
     def _product_in_frame(
         self, unitary: Array, block: Array, probes: Array | None

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import math
 
-from .._array import Array, Namespace, astype, core_dtype, eps, tolerance, validate, values_are_at_hand
+from .._array import (
+    Array,
+    Namespace,
+    astype,
+    core_dtype,
+    eps,
+    has_divided_rows,
+    is_spread,
+    local_range,
+    spread_as,
+    tolerance,
+    validate,
+    values_are_at_hand,
+    whole,
+)
 from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, gram_product, random_block, svd
 
 
@@ -41,7 +55,7 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     dtype = core_dtype(xp, unitary.dtype)
     if probes is None:
         check_rng(rng, unitary)
-        return xp.linalg.matrix_norm(_defect(xp, astype(xp, unitary, dtype)))
+        return xp.linalg.matrix_norm(_defect(xp, astype(xp, whole(unitary), dtype)))
     p = validate.positive("probes", probes, ", or None for the exact defect")
     test = astype(xp, random_block(xp, (*unitary.shape[:-2], n, p), unitary, rng, PROBES), dtype)
     return xp.linalg.matrix_norm(gram_product(xp, unitary, test) - test) / math.sqrt(p)
@@ -105,6 +119,11 @@ def reunitarize(unitary: Array, /) -> Array:
     >>> np.allclose(lu.reunitarize(np.diag([2.0, -0.5])), np.diag([1.0, -1.0]))
     True
     """
+    if is_spread(unitary):
+        xp, _ = _tall(unitary)
+        repaired = reunitarize(whole(unitary.detach()))
+        part = repaired[..., local_range(unitary), :] if has_divided_rows(unitary) else repaired
+        return spread_as(part, unitary)
     given = unitary
     xp, unitary = _tall(unitary)
     dtype = unitary.dtype

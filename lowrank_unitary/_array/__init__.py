@@ -37,10 +37,12 @@ from .precision import (
 )
 from .sharding import (
     has_divided_rows,
+    has_divided_stack,
     is_spread,
     local_part,
     local_range,
     local_rows,
+    own_matrices,
     spread_as,
     summed,
     whole,
@@ -57,6 +59,7 @@ __all__ = [
     "cuda_view",
     "eps",
     "has_divided_rows",
+    "has_divided_stack",
     "is_compiling",
     "is_complex",
     "is_cupy",
@@ -75,6 +78,7 @@ __all__ = [
     "note_change",
     "numpy_view",
     "of_numpy",
+    "own_matrices",
     "placement",
     "real_dtype",
     "spread_as",

@@ -10,7 +10,7 @@ import math
 import sys
 from typing import Any
 
-from .namespace import Array
+from .namespace import Array, note_change
 
 
 def is_spread(x: Array) -> bool:
@@ -29,10 +29,11 @@ def whole(x: Array) -> Array:
     return x.full_tensor() if is_spread(x) else x
 
 
-def spread_as(part: Array, like: Array) -> Array:
-    """The parts of all processes as one DTensor, laid out as `like`; for a plain `like` the part itself."""
-    if not is_spread(like):
-        return part
+def spread_as(part: Array, like: Array, *, written: bool = False) -> Array:
+    """The parts of all processes as one DTensor, laid out as `like`; `like` itself if they lie in it."""
+    if written:
+        note_change(like)
+        return like
     # Sizes are given, as the parts of other processes may have another number of rows.
     size = (like.shape[0], *part.shape[1:]) if _axis(like) == 0 else (*part.shape[:-2], *like.shape[-2:])
     stride = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
@@ -45,6 +46,22 @@ def spread_as(part: Array, like: Array) -> Array:
 def has_divided_rows(x: Array) -> bool:
     """Whether no process holds a whole matrix of `x`."""
     return is_spread(x) and _axis(x) == x.ndim - 2
+
+
+def has_divided_stack(x: Array) -> bool:
+    """Whether every process holds some matrices of a stack, each of them whole."""
+    return is_spread(x) and x.ndim > 2 and _axis(x) == 0
+
+
+def own_matrices(x: Any, like: Array, axes: int = 2) -> Any:
+    """Those of a stack, of factors, or of numbers with fewer axes, that belong to the matrices held here."""
+    if isinstance(x, tuple):
+        return type(x)(*(own_matrices(part, like, axes) for part in x))
+    if is_spread(x):
+        return local_part(x)
+    shape: tuple[int, ...] = tuple(getattr(x, "shape", ()))
+    stacked = len(shape) - axes == like.ndim - 2 and shape[0] == like.shape[0]
+    return x[local_range(like)] if stacked else x
 
 
 def local_range(x: Array) -> slice:
@@ -95,6 +112,11 @@ def check_spread(name: str, x: Array) -> None:
             f"stack (Shard(0)), over one dimension of its mesh, got placements {tuple(x.placements)} for the "
             f"shape {tuple(x.shape)}: pass {name}.redistribute(placements=[Shard(0)])."
         )
+    if has_divided_rows(x) and x.shape[-1] != x.shape[-2]:
+        raise ValueError(
+            f"{name} must be square where its rows are divided among processes, got {tuple(x.shape)}: "
+            f"pass {name}.redistribute(placements=[Replicate()])."
+        )
     if has_divided_rows(x) and x.requires_grad and sys.modules["torch"].is_grad_enabled():
         raise RuntimeError(
             f"{name} is divided by its rows, and nothing is differentiated through sums over processes: call "
@@ -111,6 +133,15 @@ def check_alike(name: str, x: Array, like_name: str, like: Array) -> None:
         raise ValueError(
             f"{name} must be laid out over the processes as {like_name} is, {where}, got placements "
             f"{tuple(x.placements)}: redistribute one of the two."
+        )
+
+
+def check_whole_stack(name: str, x: Array) -> None:
+    """Raise for a stack whose matrices are divided among processes, where thin results are returned."""
+    if has_divided_stack(x):
+        raise TypeError(
+            f"{name} must not be a stack that is divided among processes here, whose result is thin blocks: "
+            f"pass {name}.to_local(), and that of the gradient, for those of this process."
         )
 
 

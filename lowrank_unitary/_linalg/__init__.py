@@ -9,6 +9,7 @@ from .random import (
     Key,
     check_rng,
     key_of,
+    key_of_part,
     random_block,
     uniform_block,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "inv",
     "is_column_major",
     "key_of",
+    "key_of_part",
     "product",
     "promoted",
     "pull_back",

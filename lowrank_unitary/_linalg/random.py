@@ -27,6 +27,7 @@ from .._array import (
     is_spread,
     is_traced,
     local_part,
+    local_range,
     move,
     placement,
     real_dtype,
@@ -41,6 +42,8 @@ class Key(NamedTuple):
 
     high: Any
     low: Any
+    # The number of the first matrix of a stack that is part of a larger one.
+    matrix: int = 0
 
 
 # A JAX key is an Array, too.
@@ -106,6 +109,12 @@ def key_of(rng: RNG, like: Array) -> Key:
             f"rng must be a whole number, a sequence of them, a numpy SeedSequence or Generator, a torch "
             f"Generator, a JAX key or None, got {rng!r} of type {type(rng).__name__}."
         ) from error
+
+
+def key_of_part(rng: RNG, stack: Array) -> Key:
+    """The key with which the matrices of a stack that this process holds get the numbers of the whole."""
+    first = local_range(stack).start
+    return key_of(rng, stack)._replace(matrix=first * math.prod(stack.shape[1:-2]))
 
 
 def check_rng(rng: RNG, like: Array) -> None:
@@ -195,16 +204,17 @@ def _block(
 ) -> Array:
     key, like = key_of(rng, like), local_part(like)
     rows = shape[-2]
-    simple = values is _gaussian or values is _centred
+    # The kernels count matrices from the first one on.
+    simple = (values is _gaussian or values is _centred) and not key.matrix
     if simple and _kernels_take(xp, like, dtype):
         out = xp.empty(shape, dtype=dtype, device=placement(like))
-        words = key if isinstance(key.high, int) else xp.stack([key.high, key.low])
+        words = tuple(key[:2]) if isinstance(key.high, int) else xp.stack([key.high, key.low])
         cuda.random_numbers(words, purpose, first, values is _gaussian, out)
         return out
     wide = complex_dtype if is_complex(xp, dtype) else real_dtype
     if not _on_host(key, like):
         if compat.is_jax_array(like) and isinstance(key.high, int):
-            counts = np.asarray([*key, *first], dtype=np.uint32).view(np.int32)
+            counts = np.asarray([*key[:2], *first], dtype=np.uint32).view(np.int32)
             made = _compiled(xp, shape, purpose, wide(xp, core_dtype(xp, dtype)), values)
             return xp.astype(made(move(xp, counts, like, xp.int32)), dtype)
         words = _words(xp, key, purpose, shape, first, placement(like))
@@ -214,7 +224,7 @@ def _block(
     out = np.empty(shape, dtype=double)
     if simple and cpu.active():
         stack = out.reshape(math.prod(shape[:-2]), *shape[-2:])
-        cpu.random_numbers(key, purpose, first, values is _gaussian, stack)
+        cpu.random_numbers(key[:2], purpose, first, values is _gaussian, stack)
         return move(xp, out, like, dtype)
     height = max(1, _PANEL // max(1, math.prod(shape) // max(1, rows)))
     for start in range(0, rows, height):
@@ -271,11 +281,11 @@ def _stream(xp: Namespace, key: Key, purpose: int, batch: tuple[int, ...], devic
     """The key of a purpose, and of every matrix of a batch; the first is that of a single matrix."""
     key = Key(*map(_signed, key))
     if batch:
-        count = xp.arange(math.prod(batch), dtype=xp.int32, device=device)
+        count = xp.arange(math.prod(batch), dtype=xp.int32, device=device) + key.matrix
         part = _threefry(key, purpose + 0 * count, count)
         return Key(*(xp.reshape(word, (*batch, 1, 1)) for word in part))
     if isinstance(key.high, int):
-        return Key(*map(_signed, _threefry(Key(*(word & _WORD for word in key)), purpose, 0, _wrapped)))
+        return Key(*map(_signed, _threefry(Key(*(word & _WORD for word in key[:2])), purpose, 0, _wrapped)))
     return Key(*_threefry(key, purpose, 0))
 
 
@@ -298,8 +308,9 @@ def _threefry(key: Key, x0: Any, x1: Any, wrap: Callable[[Any], Any] = lambda wo
 
 def _threefry_in_place(key: Key, x0: Any, x1: Any) -> tuple[Any, Any]:
     """The same on numpy arrays of the shape of both together, in a third of the time."""
+    high, low = key[:2]
     words = [
-        np.asarray(word, dtype=np.int32).view(np.uint32) for word in (*key, key.high ^ key.low ^ 0x1BD11BDA)
+        np.asarray(word, dtype=np.int32).view(np.uint32) for word in (high, low, high ^ low ^ 0x1BD11BDA)
     ]
     shape = np.broadcast(x0, x1, words[0]).shape
     x0, x1 = (

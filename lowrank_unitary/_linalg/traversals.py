@@ -146,10 +146,7 @@ def rotate_rows(
     if is_spread(array):
         outside = None if outside is None else local_rows(array, outside)
         part = rotate_rows(xp, local_part(array), left, right, outside=outside, overwrite=overwrite)
-        if not overwrite:
-            return spread_as(part, array)
-        note_change(array)
-        return array
+        return spread_as(part, array, written=overwrite)
     more = () if outside is None else (outside,)
     if fast := _fast(xp, left.shape[-1], array, left, right, *more):
         kernels, (view, *thin) = fast

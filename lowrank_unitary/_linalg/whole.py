@@ -63,7 +63,7 @@ def whole_descent(
     probes and columns of the step. The step size is a number or one for each matrix.
     """
     given = [view for view in views if view is not None]
-    if len(given) < len(views) or not isinstance(key.high, int):
+    if len(given) < len(views) or not _is_for_kernels(key):
         return None
     view, *slopes = given
     if not all(cpu.descent_applies_to(view, slope, counts[0]) for slope in slopes):
@@ -79,7 +79,7 @@ def whole_descent(
         slopes = [slope.copy() if cpu.share_memory(view, slope) else slope for slope in slopes]
     out = view if overwrite and view.flags.c_contiguous else np.empty(view.shape, view.dtype)
     cpu.descent_step(
-        view, slopes[0] if len(slopes) == 1 else (slopes[0], slopes[1]), sizes, key, counts, update, out
+        view, slopes[0] if len(slopes) == 1 else (slopes[0], slopes[1]), sizes, key[:2], counts, update, out
     )
     if overwrite and out is not view:
         view[...] = out
@@ -104,13 +104,13 @@ def whole_transport(
 ) -> Array | None:
     """A whole step along a geodesic or Cayley curve by the kernels, from several columns; else None."""
     k = left.shape[-1]
-    if k < 2 or heal > 2 * k or update == "polar" or not isinstance(key.high, int):
+    if k < 2 or heal > 2 * k or update == "polar" or not _is_for_kernels(key):
         return None
     if not (views := for_kernels(xp, k, unitary, left, right)):
         return None
     view, *thin = views
     out, thin = target_of(cpu, view, thin, overwrite=overwrite)
-    if not cpu.transport_step(view, thin[0], thin[1], heal, key, update, out):
+    if not cpu.transport_step(view, thin[0], thin[1], heal, key[:2], update, out):
         return None
     return written(xp, unitary, out, overwrite)
 
@@ -145,7 +145,7 @@ def whole_sketch(
     """C and Q of the sketched tangent of a gradient by the kernels; counts of samples and columns."""
     if not (views := _for_sketch(xp, unitary, gradient, key, counts)):
         return None
-    C, Q = cpu.tangent_factors(*views, key, counts)
+    C, Q = cpu.tangent_factors(*views, key[:2], counts)
     return of_numpy(xp, C), of_numpy(xp, Q)
 
 
@@ -155,15 +155,20 @@ def whole_compression(
     """The same of the tangent skew(left rightᴴ), with so many products beyond two."""
     if not (views := _for_sketch(xp, left, right, key, counts)):
         return None
-    C, Q = cpu.compressed_factors(*views, key, counts, again)
+    C, Q = cpu.compressed_factors(*views, key[:2], counts, again)
     return of_numpy(xp, C), of_numpy(xp, Q)
+
+
+def _is_for_kernels(key: Key) -> bool:
+    """Whether the kernels can make the numbers of a key: they count matrices from the first one on."""
+    return isinstance(key.high, int) and not key.matrix
 
 
 def _for_sketch(
     xp: Namespace, one: Array, other: Array, key: Any, counts: tuple[int, int]
 ) -> tuple[Array, Array] | None:
     """Two stacks as numpy arrays of one shape, or None where the kernels do not take them."""
-    if not (is_numpy(xp) or is_torch(xp)) or not isinstance(key, Key) or not isinstance(key.high, int):
+    if not (is_numpy(xp) or is_torch(xp)) or not isinstance(key, Key) or not _is_for_kernels(key):
         return None
     view, beside = numpy_view(one), numpy_view(other)
     if view is None or beside is None or not cpu.descent_applies_to(view, beside, counts[0]):

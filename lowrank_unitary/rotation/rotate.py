@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .._array import Array, astype, is_writeable, thin_dtype, validate
+from .._array import (
+    Array,
+    astype,
+    has_divided_stack,
+    is_writeable,
+    local_part,
+    own_matrices,
+    spread_as,
+    thin_dtype,
+    validate,
+)
 from .._linalg import rotate_in_frame, rotate_rows
 from ..types import LowRankRotation, checked_rotation
 
@@ -49,6 +59,11 @@ def rotate(
     left, right = checked_rotation(rotation)
     validate.flag("adjoint", adjoint)
     xp = validate.namespace_of(array=array, left=left, right=right)
+    if has_divided_stack(array):
+        part = rotate(
+            local_part(array), own_matrices(rotation, array), adjoint=adjoint, overwrite_array=overwrite_array
+        )
+        return spread_as(part, array, written=overwrite_array)
     m, n = validate.matrix("array", array)
     framed = m != n and left.ndim > 1 and left.shape[-2] == m + n
     validate.factor_pair("rotation.left", left, "rotation.right", right, m + n if framed else n)

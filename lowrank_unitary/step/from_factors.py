@@ -5,8 +5,26 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple
 
-from .._array import Array, Namespace, is_recorded_by_torch, is_writeable, validate
-from .._linalg import RNG, Key, check_rng, is_column_major, key_of, whole_step, whole_transport
+from .._array import (
+    Array,
+    Namespace,
+    has_divided_stack,
+    is_recorded_by_torch,
+    is_writeable,
+    own_matrices,
+    spread_as,
+    validate,
+)
+from .._linalg import (
+    RNG,
+    Key,
+    check_rng,
+    is_column_major,
+    key_of,
+    key_of_part,
+    whole_step,
+    whole_transport,
+)
 from ..rotation.core import CORES
 from ..rotation.transport import TRANSPORTS
 from ..types import checked_step, transposed_step
@@ -143,6 +161,11 @@ def _step_of_factors(unitary: Array, left: Array, right: Array, how: _How) -> Ar
     # The checks take a large share of a small step: a short test for the common case.
     if (k := validate.plain_rank(unitary, left, right)) is None:
         xp = validate.namespace_of(unitary=unitary, left=left, right=right)
+        if has_divided_stack(unitary):
+            of_part = how._replace(rng=key_of_part(rng, unitary)) if heal else how
+            own, left, right = (own_matrices(x, unitary) for x in (unitary, left, right))
+            moved = _step_of_factors(own, left, right, of_part)
+            return spread_as(moved, unitary, written=overwrite)
         m, n = checked_step(xp, unitary, left, right)
         k = int(left.shape[-1])
         batch = validate.batches(unitary=unitary, left=left, right=right)

@@ -10,15 +10,19 @@ from .._array import (
     Array,
     Namespace,
     core_dtype,
+    has_divided_stack,
     is_numpy,
     is_torch,
     is_writeable,
+    local_part,
     numpy_view,
+    own_matrices,
     real_dtype,
+    spread_as,
     validate,
 )
 from .._kernels import UPDATES
-from .._linalg import RNG, gram_product, hstack, key_of, promoted, whole_descent
+from .._linalg import RNG, gram_product, hstack, key_of, key_of_part, promoted, whole_descent
 from ..rotation.frame import FrameStep
 from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
@@ -114,6 +118,13 @@ def unitary_step(
             moved = _descended(xp, unitary, views, step_size, rank, rng, heal, update, overwrite_unitary)
             if moved is not None:
                 return moved
+    if has_divided_stack(unitary):
+        moved = unitary_step(
+            local_part(unitary), own_matrices(gradient, unitary), own_matrices(step_size, unitary, 0), rank,
+            update=update, sketch=sketch, heal=heal, rng=key_of_part(rng, unitary),
+            overwrite_unitary=overwrite_unitary,
+        )  # fmt: skip
+        return spread_as(moved, unitary, written=overwrite_unitary)
     heal = validate.count("heal", heal)
     tangent = Tangent.of(unitary, gradient, of_unitary=True)
     xp, n = tangent.xp, min(int(x) for x in unitary.shape[-2:])

@@ -16,7 +16,7 @@ from .._array import (
     summed,
     validate,
 )
-from .._array.sharding import check_alike
+from .._array.sharding import check_alike, check_whole_stack
 from .._linalg import (
     RNG,
     adjoint,
@@ -235,6 +235,7 @@ class Tangent:
             return cls(xp, None, operator_of("body_factors", gradient))
         validate.namespace_of(unitary=unitary)
         m, n = validate.matrix("unitary", unitary)
+        check_whole_stack("unitary", unitary)
         if isinstance(gradient, LowRankFactors):
             op, arrays = operator_of("gradient", gradient, unitary, "unitary"), gradient._asdict()
             shape = (int(gradient.left.shape[-2]), int(gradient.right.shape[-2]))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .._array import validate
+from .._array import is_spread, validate, whole
 from ..unitary.defect import unitarity_defect
 
 _MARK = "_lowrank_unitary_mark"
@@ -85,14 +85,15 @@ def check_matrix(name: str, parameter: torch.Tensor) -> None:
     """Raise unless a tensor has the shape and the dtype of (stacked) matrices."""
     if not isinstance(parameter, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(parameter).__name__}.")
-    validate.namespace_of(**{name: parameter})
-    validate.matrix(name, parameter)
+    values = parameter.detach()
+    validate.namespace_of(**{name: values})
+    validate.matrix(name, values)
 
 
 def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
     """Raise unless a parameter is unitary as far as training leaves it so, by a few random probes."""
     values = parameter.detach()
-    if type(values) is not torch.Tensor or values.device.type == "meta":
+    if not (type(values) is torch.Tensor or is_spread(values)) or values.device.type == "meta":
         return
     if values.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return
@@ -101,7 +102,8 @@ def check_unitary(parameter: torch.Tensor, rng: list[int]) -> None:
     # whose defect is √n, do not pass in half precision either.
     rounding = max(torch.finfo(values.dtype).eps, torch.finfo(torch.float32).eps)
     limit = min(0.3 * rounding * 1e4, 0.3) * math.sqrt(min(values.shape[-2:]))
-    defect = unitarity_defect(values, probes=4, rng=rng)
+    # Of a stack divided among processes, on all of them, or only some would raise an error.
+    defect = whole(unitarity_defect(values, probes=4, rng=rng))
     # NaN does not pass.
     if not bool((defect <= limit).all()):
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import step
-from .._array import validate
+from .._array import is_spread, validate
 from ..rotation.core import CORES
 from ..rotation.transport import TRANSPORTS
 from .operators import moved, overwrite
@@ -120,8 +120,8 @@ def _applied(
                 f"{name} must be a torch tensor, got {type(x).__name__}: the functions of lowrank_unitary "
                 f"itself take arrays of other kinds."
             )
-    if unitary.ndim > 1 and unitary.shape[-1] != unitary.shape[-2]:
-        # In the frame of a rectangular matrix, by operations of torch.
+    if is_spread(unitary) or (unitary.ndim > 1 and unitary.shape[-1] != unitary.shape[-2]):
+        # In the frame of a rectangular matrix, or on the rows of this process, by operations of torch.
         options: dict[str, Any] = {"core": core, "overwrite_unitary": overwrite_unitary}
         if update == "polar":
             return step.polar_projection(unitary, left, right, **options)

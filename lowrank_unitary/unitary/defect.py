@@ -11,15 +11,17 @@ from .._array import (
     core_dtype,
     eps,
     has_divided_rows,
+    has_divided_stack,
     is_spread,
-    local_range,
+    local_part,
+    local_rows,
     spread_as,
     tolerance,
     validate,
     values_are_at_hand,
     whole,
 )
-from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, gram_product, random_block, svd
+from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, gram_product, key_of_part, random_block, svd
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
@@ -51,6 +53,9 @@ def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG =
     6.0
     """
     xp, unitary = _tall(unitary)
+    if has_divided_stack(unitary):
+        key = None if probes is None else key_of_part(rng, unitary)
+        return spread_as(unitarity_defect(local_part(unitary), probes=probes, rng=key), unitary)
     n = int(unitary.shape[-1])
     dtype = core_dtype(xp, unitary.dtype)
     if probes is None:
@@ -120,10 +125,10 @@ def reunitarize(unitary: Array, /) -> Array:
     True
     """
     if is_spread(unitary):
-        xp, _ = _tall(unitary)
-        repaired = reunitarize(whole(unitary.detach()))
-        part = repaired[..., local_range(unitary), :] if has_divided_rows(unitary) else repaired
-        return spread_as(part, unitary)
+        _tall(unitary)
+        if not has_divided_rows(unitary):
+            return spread_as(reunitarize(local_part(unitary)), unitary)
+        return spread_as(local_rows(unitary, reunitarize(whole(unitary))), unitary)
     given = unitary
     xp, unitary = _tall(unitary)
     dtype = unitary.dtype

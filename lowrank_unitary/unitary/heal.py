@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .._array import Array, Namespace, is_complex, validate
+from .._array import Array, Namespace, has_divided_stack, is_complex, local_part, spread_as, validate
 from .._linalg import (
     PROBES,
     RNG,
     adjoint_product,
     gram_product,
     hstack,
+    key_of_part,
     promoted,
     qr,
     random_block,
@@ -55,6 +56,9 @@ def heal_unitary(unitary: Array, probes: int, /, *, rng: RNG = None) -> Array:
     """
     xp = validate.namespace_of(unitary=unitary)
     validate.matrix("unitary", unitary)
+    if has_divided_stack(unitary):
+        part = heal_unitary(local_part(unitary), probes, rng=key_of_part(rng, unitary))
+        return spread_as(part, unitary)
     if validate.is_wide(unitary):
         return heal_unitary(unitary.mT, probes, rng=rng).mT
     validate.probes("probes", validate.count("probes", probes), unitary.shape[-1], least=1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..._array import validate
+from ..._linalg import RNG
 from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_number
 
 
@@ -96,7 +97,7 @@ class UnitaryAdam(UnitaryOptimiser):
         torch.optim.Adam([torch.zeros(1)], **{key: group[key] for key in options})
 
     def direction(
-        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
+        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: RNG
     ) -> tuple[Gradient, State]:
         """The average gradient divided by a root mean square."""
         decay, second_decay = group["betas"]

@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._array import validate
+from ..._array import (
+    has_divided_rows,
+    has_divided_stack,
+    is_spread,
+    local_part,
+    note_change,
+    spread_as,
+    validate,
+)
 from ..._kernels import UPDATES
+from ..._linalg import RNG, key_of_part
 from ...step import unitary_step
 from ...tangent.momentum import MomentumState, momentum_step
 from ...tangent.sketch import compress_tangent, tangent_sketch
@@ -103,7 +112,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
                         check_unitary(parameter, [group["seed"], position])
                         self._found_unitary.add(parameter)
                     kind = (
-                        position if parameter.numel() > _STACKED else parameter.shape,
+                        position if parameter.numel() > _STACKED or is_spread(parameter) else parameter.shape,
                         parameter.dtype,
                         parameter.device,
                         None if isinstance(gradient, torch.Tensor) else gradient[0].shape,
@@ -170,8 +179,8 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         gradients: tuple[Gradient, ...],
     ) -> None:
         """One step of parameters of one kind, in place; more than one of them as a stack."""
-        alone = len(parameters) == 1
-        unitary = parameters[0].detach() if alone else torch.stack(parameters)
+        alone, first = len(parameters) == 1, parameters[0]
+        unitary = first.detach() if alone else torch.stack(parameters)
         gradient: Gradient
         if isinstance(gradients[0], torch.Tensor):
             gradient = _stacked(gradients)
@@ -183,7 +192,14 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             for key, x in states[0].items()
         }
         steps = before.get("steps", 0)
-        rng = [group["seed"], positions[0], steps]
+        rng: Any = [group["seed"], positions[0], steps]
+        if has_divided_stack(first):
+            rng = key_of_part(rng, first)
+        if not has_divided_rows(first):
+            # Every process has whole matrices: what follows is on them alone.
+            unitary = local_part(unitary)
+            gradient = _local(gradient)
+            before = {key: local_part(x) for key, x in before.items()}
         # torch takes rates of shape (1,) too.
         rate = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
         gradient, after = self.direction(group, unitary, gradient, before, rng)
@@ -205,16 +221,22 @@ class UnitaryOptimiser(torch.optim.Optimizer):
             )
         if not is_readable(rate):
             # Chosen where the rate is, without waiting for it.
-            moved = unitary.copy_(torch.where(rate == 0, unitary, moved))
+            here = local_part(unitary)
+            here.copy_(torch.where(rate == 0, here, local_part(moved)))
+            moved = unitary
         for i, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
             if not alone:
                 parameter.copy_(moved[i])
+            elif is_spread(parameter):
+                note_change(parameter)
             for key, x in after.items():
-                state[key] = x if alone or isinstance(x, int) else x[i].clone()
+                kept = x if alone or isinstance(x, int) else x[i].clone()
+                # A checkpoint then knows which matrices of the stack they belong to.
+                state[key] = spread_as(kept, first) if has_divided_stack(first) and key != "steps" else kept
             clear(parameter)
 
     def direction(
-        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
+        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: RNG
     ) -> tuple[Gradient, State]:
         """The direction to move against, and the state for the next step."""
         raise NotImplementedError
@@ -260,10 +282,24 @@ def _gradient(parameter: torch.Tensor) -> Gradient | None:
             "a unitary parameter must have a dense gradient, got a sparse one: leave sparse=False in the "
             "module that makes it."
         )
+    if is_spread(parameter) and is_spread(grad):
+        grad = _laid_out_as(parameter, grad)
     if factors is None:
         return grad
     # A capturing layer with a penalty on its weight.
     return grad + ambient(parameter, factors)
+
+
+def _local(gradient: Gradient) -> Gradient:
+    """What this process holds of a gradient."""
+    if isinstance(gradient, torch.Tensor):
+        return local_part(gradient)
+    return type(gradient)(*map(local_part, gradient))
+
+
+def _laid_out_as(parameter: Any, grad: Any) -> torch.Tensor:
+    """A gradient, which may be a sum still to be made, divided among processes as its parameter is."""
+    return grad.redistribute(placements=parameter.placements)
 
 
 def _stacked(tensors: Any) -> torch.Tensor:
@@ -276,7 +312,7 @@ def averaged(
     unitary: torch.Tensor,
     gradient: Gradient,
     state: State,
-    rng: list[int],
+    rng: RNG,
     *,
     scaling: str,
     **options: Any,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..._linalg import RNG
 from .optimiser import Gradient, State, UnitaryOptimiser, averaged, check_flag, check_number
 
 
@@ -115,7 +116,7 @@ class UnitarySGD(UnitaryOptimiser):
         torch.optim.SGD([torch.zeros(1)], **{key: group[key] for key in options})
 
     def direction(
-        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: list[int]
+        self, group: dict[str, Any], unitary: torch.Tensor, gradient: Gradient, state: State, rng: RNG
     ) -> tuple[Gradient, State]:
         """β times the last buffer plus the gradient, kept to k columns; Nesterov's form on request."""
         if not group["momentum"]:

@@ -112,11 +112,6 @@ def check_spread(name: str, x: Array) -> None:
             f"stack (Shard(0)), over one dimension of its mesh, got placements {tuple(x.placements)} for the "
             f"shape {tuple(x.shape)}: pass {name}.redistribute(placements=[Shard(0)])."
         )
-    if has_divided_rows(x) and x.shape[-1] != x.shape[-2]:
-        raise ValueError(
-            f"{name} must be square where its rows are divided among processes, got {tuple(x.shape)}: "
-            f"pass {name}.redistribute(placements=[Replicate()])."
-        )
     if has_divided_rows(x) and x.requires_grad and sys.modules["torch"].is_grad_enabled():
         raise RuntimeError(
             f"{name} is divided by its rows, and nothing is differentiated through sums over processes: call "
@@ -142,6 +137,15 @@ def check_whole_stack(name: str, x: Array) -> None:
         raise TypeError(
             f"{name} must not be a stack that is divided among processes here, whose result is thin blocks: "
             f"pass {name}.to_local(), and that of the gradient, for those of this process."
+        )
+
+
+def check_square_rows(name: str, x: Array) -> None:
+    """Raise for a rectangular matrix whose rows are divided: the lower part of its frame would be, too."""
+    if has_divided_rows(x) and x.shape[-1] != x.shape[-2]:
+        raise ValueError(
+            f"{name} must be square where its rows are divided among processes, got {tuple(x.shape)}: "
+            f"pass {name}.redistribute(placements=[Replicate()])."
         )
 
 

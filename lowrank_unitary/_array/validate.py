@@ -14,7 +14,7 @@ import numpy as np
 
 from .namespace import Array, Namespace, array_namespace, astype, is_torch, is_traced, numpy_view, placement
 from .precision import HALF, is_half, real_dtype, thin_dtype, widest_dtype
-from .sharding import check_plain, check_spread
+from .sharding import check_plain, check_spread, check_square_rows
 
 _DTYPES = ("float32", "float64", "complex64", "complex128", *HALF)
 
@@ -197,6 +197,7 @@ def matrix(name: str, x: Array) -> tuple[int, int]:
         raise ValueError(
             f"{name} must have shape (…, m, n) with m, n ≥ 1, got {tuple(x.shape)}: add the missing axes."
         )
+    check_square_rows(name, x)
     return int(x.shape[-2]), int(x.shape[-1])
 
 

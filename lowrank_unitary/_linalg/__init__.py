@@ -3,6 +3,7 @@
 from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START
 from .decompositions import eigh, inv, qr, svd
 from .frame import along_columns, into_frame, rotate_in_frame, stacked
+from .layout import alike, beside, matmul, split_of, whole
 from .random import (
     KINDS,
     RNG,
@@ -28,6 +29,7 @@ from .traversals import (
     adjoint_product,
     gram_product,
     is_column_major,
+    outer_product,
     product,
     pull_back,
     rotate_rows,
@@ -54,7 +56,9 @@ __all__ = [
     "Key",
     "adjoint",
     "adjoint_product",
+    "alike",
     "along_columns",
+    "beside",
     "broadcast",
     "check_rng",
     "conj",
@@ -68,6 +72,8 @@ __all__ = [
     "is_column_major",
     "key_of",
     "key_of_part",
+    "matmul",
+    "outer_product",
     "product",
     "promoted",
     "pull_back",
@@ -76,11 +82,13 @@ __all__ = [
     "rotate_in_frame",
     "rotate_rows",
     "scaled_columns",
+    "split_of",
     "stacked",
     "svd",
     "thin_product",
     "uniform_block",
     "unit_scaled",
+    "whole",
     "whole_compression",
     "whole_descent",
     "whole_rotation",

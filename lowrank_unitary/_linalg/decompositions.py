@@ -13,16 +13,19 @@ from .._array import (
     core_dtype,
     cuda_view,
     is_cupy,
+    is_jax,
     is_torch,
     placement,
     real_dtype,
     values_are_at_hand,
 )
 from .._kernels import cuda
+from .layout import beside, whole
 from .thin import promoted
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    (x,) = whole(xp, x)
     finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
     return xp.where(finite, x, 0.0), finite
 
@@ -91,9 +94,9 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 def inv(xp: Namespace, x: Array) -> Array:
     """Inverse; an exactly singular matrix gives NaN (JAX, cupy: also inf), and only that one of its batch."""
-    if is_cupy(xp):
+    if is_cupy(xp) or is_jax(xp):
         # For a stack cupy's inverse returns uninitialised memory; substitution divides by the zero pivot.
-        return xp.linalg.solve(x, xp.broadcast_to(_eye(xp, x), x.shape))
+        return xp.linalg.solve(x, beside(xp, xp.broadcast_to(_eye(xp, x), x.shape), x))
     if is_torch(xp):
         inverse, info = xp.linalg.inv_ex(x)
         return xp.where((info == 0)[..., None, None], inverse, math.nan)

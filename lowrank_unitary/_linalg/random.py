@@ -35,6 +35,7 @@ from .._array import (
     validate,
 )
 from .._kernels import cpu, cuda
+from .layout import beside
 
 
 class Key(NamedTuple):
@@ -183,13 +184,13 @@ def random_block(
     values = {
         "gaussian": _gaussian, "uniform": _centred, "rademacher": _signs, "sparse_sign": _sparse_signs,
     }[kind]  # fmt: skip
-    return _block(xp, shape, like, rng, purpose, first, dtype, values)
+    return beside(xp, _block(xp, shape, like, rng, purpose, first, dtype, values), like)
 
 
 def uniform_block(xp: Namespace, shape: tuple[int, ...], like: Array, rng: RNG, purpose: int) -> Array:
     """Independent entries uniform in the open interval (0, 1)."""
     dtype = real_dtype(xp, thin_dtype(xp, like.dtype))
-    return _block(xp, shape, like, rng, purpose, (0, 0), dtype, _uniform)
+    return beside(xp, _block(xp, shape, like, rng, purpose, (0, 0), dtype, _uniform), like)
 
 
 def _block(

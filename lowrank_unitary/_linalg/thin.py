@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from .._array import (
     stop_gradient,
     values_are_at_hand,
 )
+from .layout import whole
 
 
 def adjoint(xp: Namespace, matrix: Array) -> Array:
@@ -40,18 +42,20 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
     return xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=placement(matrix))
 
 
-def broadcast(xp: Namespace, *blocks: Array) -> list[Array]:
+def broadcast(xp: Namespace, *given: Array, rows: Any = None) -> list[Array]:
+    """Blocks with one shape of the batch, and one layout (layout.py)."""
+    blocks = whole(xp, *given, rows=rows)
     shapes = [tuple(block.shape[:-2]) for block in blocks]
     # Not by a set: symbolic sizes of torch have no hash.
     if all(shape == shapes[0] for shape in shapes):
-        return list(blocks)
+        return blocks
     batch = np.broadcast_shapes(*shapes)
     return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
 
 
-def hstack(xp: Namespace, *blocks: Array) -> Array:
+def hstack(xp: Namespace, *blocks: Array, rows: Any = None) -> Array:
     """Blocks of columns side by side; batches broadcast."""
-    return xp.concat(broadcast(xp, *blocks), axis=-1)
+    return xp.concat(broadcast(xp, *blocks, rows=rows), axis=-1)
 
 
 def unit_scaled(xp: Namespace, x: Array) -> tuple[Array, Array]:

@@ -33,6 +33,7 @@ from .._array import (
     summed,
 )
 from .._kernels import cpu, cuda
+from .layout import matmul, split_of, whole
 from .thin import adjoint, conj, hstack
 
 # Bytes of a panel of rows, which stays in the second-level cache between its product and its update.
@@ -54,7 +55,8 @@ def product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     if is_jax(xp):
         if is_traced(thin):
             thin = _as_written(thin.mT).mT
-        return _as_written(astype(xp, matrix, thin.dtype) @ thin)
+        rows, inner = split_of(xp, matrix)
+        return _as_written(matmul(xp, astype(xp, matrix, thin.dtype), thin, rows=rows, inner=inner))
     if matrix.dtype == thin.dtype:
         return matrix @ thin
     if is_numpy(xp):
@@ -80,7 +82,8 @@ def adjoint_product(xp: Namespace, matrix: Array, thin: Array) -> Array:
     if is_column_major(xp, matrix, thin.shape[-1]):
         return conj(xp, product(xp, matrix.mT, conj(xp, thin)))
     if is_jax(xp):
-        return adjoint(xp, _as_written(adjoint(xp, _as_written(thin)) @ matrix))
+        thin, inner = adjoint(xp, _as_written(thin)), split_of(xp, matrix)[0]
+        return adjoint(xp, _as_written(matmul(xp, thin, matrix, inner=inner)))
     if is_torch(xp):
         # MKL takes 30 times as long for a transposed matrix times two columns (n = 1024).
         return adjoint(xp, adjoint(xp, thin) @ matrix)
@@ -99,6 +102,7 @@ def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
     """Left @ right for thin or small matrices; on a GPU in full precision, and inside recorded graphs."""
     if arrays := for_cuda(xp, left, right):
         return cuda.thin_product(arrays[0], arrays[1])
+    left, right = whole(xp, left, right)
     return left @ right
 
 
@@ -117,7 +121,7 @@ def pull_back(xp: Namespace, matrix: Array, thin: Array, probes: Array | None) -
         both = summed(matrix, hstack(xp, *parts))
         return both[..., :k], both[..., k:]
     image = product(xp, matrix, probes)
-    both = adjoint_product(xp, matrix, hstack(xp, thin, image))
+    both = adjoint_product(xp, matrix, hstack(xp, thin, image, rows=split_of(xp, matrix)[0]))
     return both[..., :k], both[..., k:]
 
 
@@ -125,6 +129,8 @@ def gram_product(xp: Namespace, matrix: Array, probes: Array) -> Array:
     """matrixᴴ (matrix @ probes); by the kernels from one read."""
     if is_spread(matrix):
         return summed(matrix, gram_product(xp, local_part(matrix), probes))
+    if is_jax(xp):
+        return adjoint_product(xp, matrix, product(xp, matrix, probes))
     image = pull_back(xp, matrix, astype(xp, matrix[..., :0], probes.dtype), probes)[1]
     assert image is not None
     return image
@@ -159,13 +165,20 @@ def rotate_rows(
     inside = product(xp, wide, left) if is_jax(xp) else wide @ left
     if outside is not None:
         inside = inside + outside
-    right_adjoint = adjoint(xp, right)
-    change = inside @ (_as_written(right_adjoint) if is_jax(xp) else right_adjoint)
-    rotated = astype(xp, wide + change, array.dtype)
+    rotated = astype(xp, wide + outer_product(xp, inside, right, array), array.dtype)
     if overwrite and is_writeable(array) and rotated.shape == array.shape:
         array[...] = rotated
         return array
     return rotated
+
+
+def outer_product(xp: Namespace, left: Array, right: Array, like: Array) -> Array:
+    """Left @ rightᴴ, laid out as `like` is."""
+    right_adjoint = adjoint(xp, right)
+    if not is_jax(xp):
+        return left @ right_adjoint
+    rows, columns = split_of(xp, like)
+    return matmul(xp, left, _as_written(right_adjoint), rows=rows, columns=columns)
 
 
 def _rotate_panels(array: Array, left: Array, right: Array, outside: Array | None, overwrite: bool) -> Array:

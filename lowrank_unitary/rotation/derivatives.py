@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from .._array import Array, Namespace, astype, core_dtype, is_complex, thin_dtype, validate, widest_dtype
-from .._linalg import adjoint, adjoint_product, hstack, product, thin
+from .._linalg import adjoint_product, hstack, outer_product, product, split_of, thin
 from ..types import (
     BodyFactors,
     LowRankFactors,
@@ -238,8 +238,8 @@ def _rotation_vjp(body_factors: BodyFactors, cotangent: BodyFactors, pullback: P
     cotangents = pull_back_cotangent(
         xp,
         body,
-        lambda block: P @ (adjoint(xp, R) @ block),
-        lambda block: R @ (adjoint(xp, P) @ block),
+        lambda block: product(xp, P, adjoint_product(xp, R, block)),
+        lambda block: product(xp, R, adjoint_product(xp, P, block)),
         pullback,
     )
     return BodyFactors(*(_as_of(xp, x, c) for x, c in zip(body_factors, cotangents, strict=True)))
@@ -286,7 +286,8 @@ def step_cotangents(
         return None, *of_factors
     # U⁺ = U R and c = Uᴴa: the cotangent of U is Ū⁺ Rᴴ + a c̄ᴴ.
     before, after, a = (astype(xp, x, thin) for x in (*make(body), left))
-    change = hstack(xp, product(xp, cotangent, after), a) @ adjoint(xp, hstack(xp, before, c_bar))
+    outer = hstack(xp, product(xp, cotangent, after), a, rows=split_of(xp, unitary)[0])
+    change = outer_product(xp, outer, hstack(xp, before, c_bar), unitary)
     return _as_of(xp, unitary, astype(xp, cotangent, thin) + change), *of_factors
 
 

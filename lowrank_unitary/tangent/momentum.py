@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
-from .._linalg import adjoint, hstack, promoted, qr, unit_scaled
+from .._linalg import adjoint, beside, broadcast, hstack, promoted, qr, unit_scaled
 from ..types import BodyFactors, body_pair, checked_body_factors
 from .planes import leading_planes
 
@@ -61,9 +61,11 @@ class MomentumState(NamedTuple):
         dtype = thin_dtype(xp, unitary.dtype)
         real = real_dtype(xp, dtype)
         # Two arrays: JAX cannot donate one twice.
-        zeros = (xp.zeros((*batch, n, k), dtype=dtype, device=place) for _ in range(2))
-        second = xp.zeros((*batch, rows, 1), dtype=real, device=place)
-        return cls(BodyFactors(*zeros), second, xp.zeros((), dtype=real, device=place))
+        blocks = ((n, k, dtype), (n, k, dtype), (rows, 1, real))
+        C, Q, second = (
+            beside(xp, xp.zeros((*batch, *size), dtype=kind, device=place), unitary) for *size, kind in blocks
+        )
+        return cls(BodyFactors(C, Q), second, xp.zeros((), dtype=real, device=place))
 
 
 def momentum_step(
@@ -139,7 +141,7 @@ def momentum_step(
         raise ValueError(f"eps must be finite, got {eps}.")
     validate.flag("average", average)
     validate.flag("nesterov", nesterov)
-    left, right = (astype(xp, x, dtype) for x in body_factors)
+    left, right = (astype(xp, x, dtype) for x in broadcast(xp, *body_factors))
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
     mean = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k).factors()

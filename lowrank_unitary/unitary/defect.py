@@ -21,7 +21,20 @@ from .._array import (
     values_are_at_hand,
     whole,
 )
-from .._linalg import PROBES, RNG, adjoint, check_rng, eye_like, gram_product, key_of_part, random_block, svd
+from .._linalg import (
+    PROBES,
+    RNG,
+    adjoint,
+    alike,
+    check_rng,
+    eye_like,
+    gram_product,
+    key_of_part,
+    matmul,
+    random_block,
+    split_of,
+    svd,
+)
 
 
 def unitarity_defect(unitary: Array, /, *, probes: int | None = None, rng: RNG = None) -> Array:
@@ -137,9 +150,11 @@ def reunitarize(unitary: Array, /) -> Array:
     limit = math.sqrt(eps(xp, dtype))
     if not (values_are_at_hand(working) and bool(xp.all(xp.linalg.matrix_norm(defect) <= limit))):
         u, _, vh = svd(xp, working)
-        working = u @ vh
+        working = alike(xp, u @ vh, working)
         defect = _defect(xp, working)
-    repaired = astype(xp, working - 0.5 * (working @ defect), dtype)
+    rows, columns = split_of(xp, working)
+    correction = matmul(xp, working, defect, rows=rows, inner=columns, columns=columns)
+    repaired = astype(xp, working - 0.5 * correction, dtype)
     return repaired.mT if validate.is_wide(given) else repaired
 
 
@@ -151,4 +166,6 @@ def _tall(unitary: Array) -> tuple[Namespace, Array]:
 
 
 def _defect(xp: Namespace, unitary: Array) -> Array:
-    return adjoint(xp, unitary) @ unitary - eye_like(xp, unitary)
+    rows, columns = split_of(xp, unitary)
+    gram = matmul(xp, adjoint(xp, unitary), unitary, rows=rows, inner=rows, columns=columns)
+    return gram - eye_like(xp, gram)

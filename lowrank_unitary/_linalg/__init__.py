@@ -3,7 +3,7 @@
 from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START
 from .decompositions import eigh, inv, qr, svd
 from .frame import along_columns, into_frame, rotate_in_frame, stacked
-from .layout import alike, beside, matmul, split_of, whole
+from .layout import alike, beside, matmul, replicated, split_of
 from .random import (
     KINDS,
     RNG,
@@ -79,6 +79,7 @@ __all__ = [
     "pull_back",
     "qr",
     "random_block",
+    "replicated",
     "rotate_in_frame",
     "rotate_rows",
     "scaled_columns",
@@ -88,7 +89,6 @@ __all__ = [
     "thin_product",
     "uniform_block",
     "unit_scaled",
-    "whole",
     "whole_compression",
     "whole_descent",
     "whole_rotation",

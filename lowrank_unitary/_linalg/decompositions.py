@@ -20,12 +20,12 @@ from .._array import (
     values_are_at_hand,
 )
 from .._kernels import cuda
-from .layout import beside, whole
+from .layout import beside, replicated
 from .thin import promoted
 
 
 def _finite_part(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    (x,) = whole(xp, x)
+    (x,) = replicated(xp, x)
     finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
     return xp.where(finite, x, 0.0), finite
 

@@ -8,7 +8,7 @@ U + (U L₁ + L₂) R₁ᴴ, with L₁ and R₁ the upper n rows and L₂ the lo
 from __future__ import annotations
 
 from .._array import Array, Namespace
-from .layout import whole
+from .layout import replicated
 from .traversals import gram_product, product, pull_back, rotate_rows
 
 
@@ -27,7 +27,7 @@ def into_frame(
 
 def stacked(xp: Namespace, x: Array, y: Array) -> Array:
     """Vectors of the frame."""
-    return xp.concat(whole(xp, x, y), axis=-2)
+    return xp.concat(replicated(xp, x, y), axis=-2)
 
 
 def along_columns(xp: Namespace, x: Array, rows: int) -> Array:
@@ -41,6 +41,6 @@ def rotate_in_frame(
 ) -> Array:
     """U + (U L₁ + L₂) R₁ᴴ, one read and one write."""
     n = unitary.shape[-1]
-    left, right = whole(xp, left, right)
+    left, right = replicated(xp, left, right)
     upper, lower = left[..., :n, :], left[..., n:, :]
     return rotate_rows(xp, unitary, upper, right[..., :n, :], outside=lower, overwrite=overwrite)

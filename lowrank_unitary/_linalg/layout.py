@@ -21,7 +21,7 @@ def split_of(xp: Namespace, x: Array) -> Split:
     return _split(x)[-2:] if is_jax(xp) else _WHOLE
 
 
-def whole(xp: Namespace, *blocks: Array, rows: Any = None) -> list[Array]:
+def replicated(xp: Namespace, *blocks: Array, rows: Any = None) -> list[Array]:
     """Thin blocks, whole on every device that holds their part of a stack; or their rows split."""
     if (stack := _stack_of(xp, *blocks)) is None:
         return list(blocks)
@@ -44,8 +44,8 @@ def matmul(
     """Left @ right with its rows, columns and the axis summed over split as stated."""
     if (stack := _stack_of(xp, left, right)) is None:
         return left @ right
-    left = _laid_out(left, stack, (split_of(xp, left)[0], inner))
-    right = _laid_out(right, stack, (inner, split_of(xp, right)[1]))
+    left = _laid_out(left, stack, (_unless(inner, split_of(xp, left)[0]), inner))
+    right = _laid_out(right, stack, (inner, _unless(inner, split_of(xp, right)[1])))
     of_result = _sharding(stack.mesh, (*stack.split, rows, columns))
     return xp.matmul(left, right, out_sharding=of_result)
 
@@ -78,6 +78,12 @@ def _laid_out(x: Array, stack: _Stack, last: Split) -> Array:
     leading = zip(_padded(stack.split, x.ndim - 2), x.shape, strict=False)
     split = (*(axis if size > 1 else None for axis, size in leading), *last)
     return x if split == _split(x) else sys.modules["jax"].sharding.reshard(x, _sharding(stack.mesh, split))
+
+
+def _unless(other: Any, split: Any) -> Any:
+    """What one axis is split over, unless another of the same array is split over part of it."""
+    one, two = ({*axis} if isinstance(axis, tuple) else {axis} for axis in (split, other))
+    return None if one & two else split
 
 
 def _type(x: Array) -> Any:

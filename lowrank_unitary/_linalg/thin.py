@@ -19,7 +19,7 @@ from .._array import (
     stop_gradient,
     values_are_at_hand,
 )
-from .layout import whole
+from .layout import replicated
 
 
 def adjoint(xp: Namespace, matrix: Array) -> Array:
@@ -44,7 +44,7 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 def broadcast(xp: Namespace, *given: Array, rows: Any = None) -> list[Array]:
     """Blocks with one shape of the batch, and one layout (layout.py)."""
-    blocks = whole(xp, *given, rows=rows)
+    blocks = replicated(xp, *given, rows=rows)
     shapes = [tuple(block.shape[:-2]) for block in blocks]
     # Not by a set: symbolic sizes of torch have no hash.
     if all(shape == shapes[0] for shape in shapes):

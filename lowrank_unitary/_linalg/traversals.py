@@ -33,7 +33,7 @@ from .._array import (
     summed,
 )
 from .._kernels import cpu, cuda
-from .layout import matmul, split_of, whole
+from .layout import matmul, replicated, split_of
 from .thin import adjoint, conj, hstack
 
 # Bytes of a panel of rows, which stays in the second-level cache between its product and its update.
@@ -102,7 +102,7 @@ def thin_product(xp: Namespace, left: Array, right: Array) -> Array:
     """Left @ right for thin or small matrices; on a GPU in full precision, and inside recorded graphs."""
     if arrays := for_cuda(xp, left, right):
         return cuda.thin_product(arrays[0], arrays[1])
-    left, right = whole(xp, left, right)
+    left, right = replicated(xp, left, right)
     return left @ right
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._array import Array, Namespace, astype
-from .._linalg import adjoint, hstack, inv, promoted, qr, svd
+from .._linalg import adjoint, hstack, inv, promoted, qr, replicated, svd
 from ..types import SVDSketch
 from .operator import Operator
 
@@ -82,7 +82,8 @@ def columns_basis(xp: Namespace, matrix: Array, k: int, uniform: Array) -> Array
     n, columns = matrix.shape[-1], uniform.shape[-1]
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
     scaled = matrix / promoted(xp, xp.where(largest > 0, largest, 1.0), matrix)
-    squares = xp.sum(xp.abs(scaled) ** 2, axis=-2)
+    (squares,) = replicated(xp, xp.sum(xp.abs(scaled) ** 2, axis=-2, keepdims=True))
+    squares = squares[..., 0, :]
     total = xp.sum(squares, axis=-1, keepdims=True)
     weights = xp.where(total > 0, squares / xp.where(total > 0, total, 1.0), 1.0 / n)
     upper = xp.cumulative_sum(weights, axis=-1)

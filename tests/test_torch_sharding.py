@@ -1,6 +1,6 @@
 """Unitary matrices spread over processes of torch.distributed: DTensor, FSDP2, DDP, checkpoints.
 
-What the processes check is in sharded.py.
+What the processes check is in torch_processes.py.
 """
 
 import json
@@ -13,6 +13,8 @@ from pathlib import Path
 import profiles
 import pytest
 import torch
+
+pytestmark = pytest.mark.gate
 
 if (
     not hasattr(os, "fork")
@@ -48,7 +50,7 @@ def found(tmp_path_factory):
     kernels = {} if thorough else {"LOWRANK_UNITARY_KERNELS": "0"}
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys, json, sharded; sharded.run(*json.loads(sys.argv[1]))",
+        [sys.executable, "-c", "import sys, json, torch_processes; torch_processes.run(*json.loads(sys.argv[1]))",
          json.dumps([str(folder), plan, thorough])],
         env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1", **kernels},
         stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -1,7 +1,7 @@
 """What processes of torch.distributed check of matrices that are spread over them (test_torch_sharding.py).
 
-A module of its own: one process imports it and divides into those that meet, as importing takes longer than all
-checks.
+A module of its own: one process imports it and divides into those that meet, as importing takes longer than
+all checks.
 """
 
 import datetime

@@ -220,12 +220,17 @@ class Recurrent(torch.nn.Module):
         torch.manual_seed(0)
         self.enter, self.leave = torch.nn.Linear(3, n), torch.nn.Linear(n, 2)
         self.U = torch.nn.Parameter(lu.random_unitary(n, rng=0, xp=torch, dtype=torch.float32))
+        # Of the heads; fully sharded, whole matrices of it are divided, not rows.
+        self.heads = torch.nn.Parameter(
+            lu.random_unitary(n // 3, rng=1, batch=(3,), xp=torch, dtype=torch.float32)
+        )
 
     def forward(self, x):
         h = torch.tanh(self.enter(x[:, 0]))
         for t in range(1, x.shape[1]):
             h = torch.tanh(self.enter(x[:, t]) + h @ self.U.mT)
-        return self.leave(h)
+        h = torch.einsum("hij,bhj->bhi", self.heads, h.unflatten(-1, (3, -1)))
+        return self.leave(torch.sin(3 * h).flatten(-2))
 
 
 class Training:
@@ -236,7 +241,8 @@ class Training:
         self.model = Recurrent(21)
         self.called = wrap(self.model)
         ordinary = [*self.model.enter.parameters(), *self.model.leave.parameters()]
-        groups = [{"params": [self.model.U], "unitary": True, "rank": 2}, {"params": ordinary}]
+        unitary = [self.model.U, self.model.heads]
+        groups = [{"params": unitary, "unitary": True, "rank": 2}, {"params": ordinary}]
         self.optimiser = lut.UnitaryAdam(groups, lr=0.01)
 
     def losses(self, first, last):
@@ -259,10 +265,6 @@ class Training:
     def state(self):
         model, optimiser = get_state_dict(self.model, self.optimiser)
         return {"model": model, "optimiser": optimiser}
-
-
-def trained(world, wrap, first, last):
-    return Training(wrap, world.rank, world.size).losses(first, last)
 
 
 def a_fully_sharded_network_learns_as_in_one_process_and_is_saved(world):
@@ -293,10 +295,11 @@ def replicas_take_the_same_step_to_the_last_bit(world):
     many = Training(wrap, world.rank, world.size)
     curve = many.losses(0, 10)
     assert torch.amax(torch.abs(curve - Training().losses(0, 10))) < 1e-5 * torch.amax(curve)
-    mine = many.model.U.detach()
-    all_of_them = [torch.empty_like(mine) for _ in range(world.size)]
-    dist.all_gather(all_of_them, mine)
-    assert all(torch.equal(other, mine) for other in all_of_them)
+    for parameter in (many.model.U, many.model.heads):
+        mine = parameter.detach()
+        all_of_them = [torch.empty_like(mine) for _ in range(world.size)]
+        dist.all_gather(all_of_them, mine)
+        assert all(torch.equal(other, mine) for other in all_of_them)
 
 
 def refused(error, words, function, *arguments, **options):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._array import Array, validate
+from ._array import Array, placement, validate
 from ._kernels import UPDATES
 from ._linalg import RNG
 from .step import unitary_step
@@ -210,7 +210,8 @@ def _optimiser(
         averages = [scaling and MomentumState.start(U, rank, scaling=scaling) for _, U in leaves]
         # One kind of key whatever the default is, as plain words for checkpoints.
         words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-        return UnitaryState(jnp.zeros((), jnp.int32), words, tree.unflatten(averages))
+        count, words = (_spread(x, leaves) for x in (jnp.zeros((), jnp.int32), words))
+        return UnitaryState(count, words, tree.unflatten(averages))
 
     def step(gradients: Any, state: UnitaryState, params: Any = None) -> tuple[Any, UnitaryState]:
         if params is None:
@@ -262,6 +263,16 @@ def _leaves(params: Any) -> tuple[list[tuple[str, Array]], Any]:
                 f"optimiser, by optax.multi_transform."
             )
     return named, tree
+
+
+def _spread(small: Array, leaves: list[tuple[str, Array]]) -> Array:
+    """An array on all devices of matrices that are spread over several, where a step leaves it.
+
+    Were it elsewhere before the first step, the second one would be compiled anew.
+    """
+    places = (placement(U) for _, U in leaves)
+    place = next((place for place in places if isinstance(place, jax.sharding.Sharding)), None)
+    return small if place is None else jax.device_put(small, place)
 
 
 def _check_rate(learning_rate: Any) -> None:

@@ -1,6 +1,5 @@
 """Optimisers for optax: right for complex parameters, unitary for ever, and at home in optax and JAX."""
 
-import os
 import subprocess
 import sys
 from functools import partial
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from cases import ct, normal
-from profiles import of_profile, thorough
+from profiles import thorough
 from scipy.linalg import expm
 
 import lowrank_unitary as lu
@@ -389,86 +388,6 @@ print(np.linalg.norm(U - target), lu.unitarity_defect(U))
     distance, defect = map(float, result.stdout.split())
     assert distance < 0.05
     assert defect < 4 * tolerance(np, "float32", 8, 4)
-
-
-SHARDED = """
-import jax, numpy as np, optax
-import lowrank_unitary as lu
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from lowrank_unitary.jax import unitary_adam, unitary_sgd
-
-mesh = Mesh(np.array(jax.devices()), ("x",))
-assert mesh.size == 4
-rng = np.random.default_rng(0)
-U = lu.random_unitary(32, dtype=np.float32, rng=0)
-G, left, right = rng.standard_normal((32, 32)), *0.1 * rng.standard_normal((2, 32, 2))
-host = [x.astype(np.float32) for x in (U, G, left, right)]
-
-def trained(optimiser):
-    def step(U, G, left, right):
-        return optax.apply_updates(U, optimiser.update(G, optimiser.init(U), U)[0])
-    return step
-
-def warm(U, G, left, right):
-    state = lu.SketchState.start(U, 2, rng=0)
-    _, state = lu.warm_tangent_sketch(U, G, state, 2, rng=1)
-    return lu.warm_tangent_sketch(U, G, state, 2, rng=2)[1].basis
-
-routines = {
-    "step": lambda U, G, left, right: lu.unitary_step(U, G, 0.1, rank=2, rng=0),
-    "transport": lambda U, G, left, right: lu.unitary_transport(U, left, right, heal=1, rng=0),
-    "warm": warm,
-    "adam": trained(unitary_adam(0.1, rank=2)),
-    "momentum": trained(unitary_sgd(0.1, rank=2, momentum=0.9)),
-    "defect": lambda U, G, left, right: lu.unitarity_defect(U, probes=2, rng=0),
-}
-rows, columns, whole = (
-    NamedSharding(mesh, PartitionSpec(*parts)) for parts in (("x", None), (None, "x"), ())
-)
-CHOSEN
-for name, routine in routines.items():
-    compiled = jax.jit(routine)
-    expected = compiled(*map(jax.numpy.asarray, host))
-    ways = [(places, compiled) for places in layouts] + [(layouts[0], routine)] * (name in eager)
-    for places, move in ways:
-        arrays = [jax.device_put(x, place) for x, place in zip(host, (*places, places[2]))]
-        result = move(*arrays)
-        np.testing.assert_allclose(result, expected, atol=2e-5, err_msg=name)
-        if result.shape == U.shape:
-            assert result.sharding.is_equivalent_to(places[0], 2) or name == "warm", (name, result.sharding)
-single = jax.device_put(host[1], jax.devices()[1])
-try:
-    lu.unitary_step(jax.device_put(U, rows), single, 0.1, rank=2, rng=0)
-except ValueError as error:
-    assert "unitary and gradient must be on one device" in str(error), error
-else:
-    raise AssertionError("mixed devices were taken")
-"""
-
-
-# One operation after another, each of them is compiled for a layout: this takes ten times as long.
-QUICK_SHARDED = """
-routines = {name: routines[name] for name in ("step", "adam")}
-layouts, eager = ((rows, whole, whole),), ("step",)
-"""
-ALL_SHARDED = """
-layouts, eager = ((rows, whole, whole), (rows, rows, rows), (columns, rows, rows)), routines
-"""
-
-
-def test_arrays_may_be_spread_over_devices():
-    chosen = of_profile(quick=QUICK_SHARDED, thorough=ALL_SHARDED)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags.strip()}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED.replace("CHOSEN", chosen)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gate

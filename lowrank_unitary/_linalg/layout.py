@@ -29,7 +29,13 @@ def replicated(xp: Namespace, *blocks: Array, rows: Any = None) -> list[Array]:
 
 
 def beside(xp: Namespace, block: Array, like: Array) -> Array:
-    """A thin block as those of `like`."""
+    """A thin block as those of `like`, which inside shard_map may differ from device to device."""
+    if not is_jax(xp):
+        return block
+    more = _type(like).manual_axis_type.varying - _type(block).manual_axis_type.varying
+    if more:
+        # Else scan refuses a state that starts with zeros.
+        block = sys.modules["jax"].lax.pcast(block, tuple(more), to="varying")
     return block if (stack := _stack_of(xp, like)) is None else _laid_out(block, stack, _WHOLE)
 
 

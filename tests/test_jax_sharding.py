@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("sharded.py")
+pytestmark = pytest.mark.gate
+
+SCRIPT = Path(__file__).with_name("jax_devices.py")
 KINDS = ("Explicit", "Auto")
 STEPS = ["step", "momentum", "transport", "polar", "adam", "sgd", "warm"]
 

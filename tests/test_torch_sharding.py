@@ -31,6 +31,7 @@ CHECKS = (
     "optimisers_move_spread_parameters_as_whole_ones",
     "a_fully_sharded_network_learns_as_in_one_process_and_is_saved",
     "replicas_take_the_same_step_to_the_last_bit",
+    "captured_factors_are_averaged_in_thin_blocks",
     "what_is_laid_out_otherwise_is_refused",
     "a_checkpoint_continues_on_another_number_of_processes",
     "a_dead_process_is_an_error_to_all_others",

@@ -302,6 +302,51 @@ def replicas_take_the_same_step_to_the_last_bit(world):
         assert all(torch.equal(other, mine) for other in all_of_them)
 
 
+def captured_factors_are_averaged_in_thin_blocks(world):
+    """By DDP and FSDP2, which leave the capturing weight alone; few samples, then more than U has columns."""
+    n = 12
+    for count, scaled in ((3, False), (3, True), (15, False)):
+        models = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            layer = lut.capture_factors(torch.nn.Linear(n, n))
+            layer.weight.data = lu.random_unitary(n, rng=0, xp=torch, dtype=torch.float32)
+            models.append(torch.nn.Sequential(layer, torch.nn.Tanh()))
+        one, many = models
+        if scaled:
+            called = fully_shard(many, mesh=world.mesh, ignored_params={many[0].weight})
+        else:
+            # What torch's own documentation names for parameters that are exchanged in another way.
+            kind = torch.nn.parallel.DistributedDataParallel
+            kind._set_params_and_buffers_to_ignore_for_model(many, ["0.weight"])
+            called = kind(many)
+        rules = [lut.UnitarySGD(x.parameters(), lr=0.1, rank=2) for x in models]
+        for step in range(2):
+            x = torch.randn(world.size * count, n, generator=torch.Generator().manual_seed(step))
+            mine = x[world.rank * count : (world.rank + 1) * count]
+            for rule in rules:
+                rule.zero_grad()
+            one(x).square().sum().div(world.size).backward()
+            called(mine).square().sum().backward()
+            with CommDebugMode() as sent:
+                lut.average_factors(many.parameters())
+            # The numbers of columns, and the factors.
+            assert sent.get_total_counts() == 2
+            for rule in rules:
+                rule.step()
+        assert_same(one[0].weight.detach(), many[0].weight.detach())
+        assert_same(one[0].bias.detach(), whole(many[0].bias.detach()))
+    # Some processes may have captured nothing.
+    layer = lut.capture_factors(torch.nn.Linear(2, 2))
+    if world.rank == 0:
+        layer(torch.ones(1, 2)).sum().backward()
+    lut.average_factors(layer.weight)
+    left, right = lut.captured_factors(layer.weight)
+    expected = torch.ones(2) @ layer.weight.detach() / world.size
+    assert_same(expected[:, None], left)
+    assert_same(torch.ones(2, 1), right)
+
+
 def refused(error, words, function, *arguments, **options):
     try:
         function(*arguments, **options)
@@ -352,6 +397,7 @@ CHECKS = (
     a_fully_sharded_network_learns_as_in_one_process_and_is_saved,
     a_checkpoint_continues_on_another_number_of_processes,
     replicas_take_the_same_step_to_the_last_bit,
+    captured_factors_are_averaged_in_thin_blocks,
     what_is_laid_out_otherwise_is_refused,
     # The last one: a process has ended.
     a_dead_process_is_an_error_to_all_others,

@@ -10,6 +10,7 @@ except ImportError as error:
         "lowrank_unitary.torch needs torch, which is not installed: pip install torch"
     ) from error
 
+from .averaging import average_factors
 from .capture import capture_factors, captured_factors, clip_grad_norm_, unitary_linear
 from .convolution.layers import UnitaryConv1d, UnitaryConv2d, UnitaryConv3d
 from .marking import is_marked, mark_unitary
@@ -24,6 +25,7 @@ __all__ = [
     "UnitaryConv2d",
     "UnitaryConv3d",
     "UnitarySGD",
+    "average_factors",
     "capture_factors",
     "captured_factors",
     "clip_grad_norm_",

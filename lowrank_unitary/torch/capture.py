@@ -118,7 +118,8 @@ def unitary_linear(x: torch.Tensor, weight: torch.Tensor, /) -> torch.Tensor:
     Where no gradient is recorded, or U requires none, this is a plain product. The gradient with respect to x
     is computed even if x requires none. No second derivatives, no ``torch.func`` transforms; under
     ``torch.compile`` the graph breaks here. What works on ``.grad`` misses the factors: GradScaler, hooks,
-    averaging over processes, and gradient clipping other than :func:`clip_grad_norm_`.
+    averaging over processes other than :func:`average_factors`, and gradient clipping other than
+    :func:`clip_grad_norm_`.
 
     Examples
     --------

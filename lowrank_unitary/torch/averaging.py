@@ -74,10 +74,9 @@ def _average(parameter: torch.Tensor, columns: list[int], group: Any) -> None:
     m, n = parameter.shape[-2:]
     mean = Captured(square=store.square)
     if sum(columns) > n:
-        if factors is None:
-            total = parameter.new_zeros(parameter.shape)
-        else:
-            total = factors.left @ factors.right.mH
+        total = parameter.new_zeros(parameter.shape)
+        if factors is not None:
+            total += factors.left @ factors.right.mH
         torch.distributed.all_reduce(total, group=group)
         mean.total = total / len(columns)
     else:

@@ -176,7 +176,8 @@ def alone(name, arrays):
 
 def agree(kind, layout, names, devices=8, n=64, dtype="float32", eager=False):
     """The result is that on one device, and a moved U is laid out as it was."""
-    batch = (2 * devices,) if layout == "stack" else ()
+    # One matrix a device: decompositions of several share threads, of which a CPU may have too few.
+    batch = (devices,) if layout == "stack" else ()
     for name in names or (COMPARED if layout == "stack" else ROUTINES):
         host = problem(n, dtype, batch)
         arrays = placed(kind, devices, layout, host)
@@ -237,7 +238,9 @@ def mapped(kind, names, devices=8, n=16):
 
 def training(kind, layout, steps=60, n=32):
     """Over many steps with healing U stays unitary, and U and the state stay where they are."""
-    U, T = np.eye(n, dtype=np.float32), lu.cayley_unitary(n, dtype=np.float32, rng=1)
+    batch = (8,) if layout == "stack" else ()
+    U = np.broadcast_to(np.eye(n, dtype=np.float32), (*batch, n, n))
+    T = lu.cayley_unitary(n, dtype=np.float32, batch=batch, rng=1)
     optimiser = unitary_sgd(0.3, rank=8, momentum=0.5)
 
     def step(U, T, state):
@@ -251,19 +254,18 @@ def training(kind, layout, steps=60, n=32):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
     )
-    places = None
+    places = [x.sharding for x in jax.tree.leaves((moved, state))]
     for _ in range(steps):
         # Two programs at a time may wait for one another on the few threads of a CPU.
         moved, state = jax.block_until_ready(move(moved, target, state))
         now = jax.tree.leaves((moved, state))
-        places = places or [x.sharding for x in now]
         same = (x.sharding.is_equivalent_to(place, x.ndim) for x, place in zip(now, places, strict=True))
         assert all(same), ([x.sharding for x in now], places)
     assert len(compilations) == 1
-    assert moved.sharding.is_equivalent_to(sharding, 2)
+    assert moved.sharding.is_equivalent_to(sharding, moved.ndim)
     assert np.linalg.norm(moved - T) < 1e-2 * np.linalg.norm(U - T)
     # The level of healing in float32: 1.3 to 2.4 times 0.3 eps n/√2 a probe.
-    assert lu.unitarity_defect(np.asarray(moved)) < 3 * 0.3 * np.finfo("f4").eps * n / np.sqrt(2)
+    assert np.max(lu.unitarity_defect(np.asarray(moved))) < 3 * 0.3 * np.finfo("f4").eps * n / np.sqrt(2)
 
 
 def mixed_devices_are_refused():

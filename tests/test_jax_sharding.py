@@ -33,7 +33,7 @@ THOROUGH = [
     *(["thin_sums", kind, "rows", [*STEPS[:-1], "heal"]] for kind in KINDS),
     *(["nothing_sent", kind, []] for kind in KINDS),
     *(["mapped", kind, []] for kind in KINDS),
-    *(["training", kind, "rows"] for kind in KINDS),
+    *(["training", kind, layout] for kind in KINDS for layout in ("rows", "stack")),
     ["uneven"],
 ]
 

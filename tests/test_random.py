@@ -52,7 +52,7 @@ def test_words_are_those_that_jax_draws_from_the_same_key(seed, size):
     with jax.threefry_partitionable(True):
         expected = np.asarray(jax.random.bits(key, (size,), "uint32"))
     counter = np.arange(size, dtype=np.int32)[None, :]
-    high, low = _random.key_of(seed, np.empty(0))
+    high, low, _ = _random.key_of(seed, np.empty(0))
     key = Key(_random._signed(high), _random._signed(low))
     w0, w1 = _random._threefry_in_place(key, np.zeros((1, 1), dtype=np.int32), counter)
     np.testing.assert_array_equal((w0 ^ w1)[0], expected)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
-from .._array import Array, Namespace, is_jax
+from .._array import Array, Namespace, is_jax, is_traced
 
 # For every axis of an array the axes of the mesh that it is split over, or None.
 Split = tuple[Any, ...]
@@ -36,7 +36,10 @@ def beside(xp: Namespace, block: Array, like: Array) -> Array:
     if more:
         # Else scan refuses a state that starts with zeros.
         block = sys.modules["jax"].lax.pcast(block, tuple(more), to="varying")
-    return block if (stack := _stack_of(xp, like)) is None else _laid_out(block, stack, _WHOLE)
+    if (stack := _stack_of(xp, like)) is not None:
+        return _laid_out(block, stack, _WHOLE)
+    place = _beside_stack(block, like)
+    return block if place is None else sys.modules["jax"].device_put(block, place)
 
 
 def alike(xp: Namespace, x: Array, like: Array) -> Array:
@@ -75,6 +78,16 @@ def _stack_of(xp: Namespace, *arrays: Array) -> _Stack | None:
     return _Stack(mesh, tuple(next(filter(None, axis), None) for axis in zip(*leading, strict=True)))
 
 
+def _beside_stack(block: Array, like: Array) -> Any:
+    """Where a block is beside a stack that is split over axes which the compiler decides on inside jit."""
+    leading = max(0, like.ndim - 2)
+    # Empty blocks are left whole by the compiler, too.
+    if is_traced(block, like) or not leading or not block.size or not hasattr(like.sharding, "spec"):
+        return None
+    split = ((*like.sharding.spec, *(None,) * leading))[:leading]
+    return _sharding(like.sharding.mesh, (*_padded(split, block.ndim - 2), *_WHOLE)) if any(split) else None
+
+
 def _padded(split: Split, count: int) -> Split:
     """The last axes of a stack, as shapes broadcast."""
     return ((None,) * count + split)[len(split) :]
@@ -83,7 +96,9 @@ def _padded(split: Split, count: int) -> Split:
 def _laid_out(x: Array, stack: _Stack, last: Split) -> Array:
     leading = zip(_padded(stack.split, x.ndim - 2), x.shape, strict=False)
     split = (*(axis if size > 1 else None for axis, size in leading), *last)
-    return x if split == _split(x) else sys.modules["jax"].sharding.reshard(x, _sharding(stack.mesh, split))
+    if split == _split(x):
+        return x
+    return sys.modules["jax"].sharding.reshard(x, _sharding(stack.mesh, split))
 
 
 def _unless(other: Any, split: Any) -> Any:

@@ -229,7 +229,7 @@ def _exact(op: Operator) -> SVDSketch:
 def _array(op: Operator, method: str) -> Array:
     if op.array is None or is_spread(op.array):
         raise TypeError(
-            f"{op.name} must be an array, and whole, for method={method!r}, which needs its entries: "
-            f"make it one, or take method='randomized', which needs products only."
+            f"{op.name} must be an array for method={method!r}, which needs all of its entries here: make "
+            f"it one, or take method='randomized', which needs products only."
         )
     return astype(op.xp, op.array, op.dtype)

@@ -3,6 +3,7 @@
 Arguments: names of checks below with their arguments, as JSON.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -174,14 +175,16 @@ def alone(name, arrays):
     return routine(*arrays)
 
 
-def agree(kind, layout, names, devices=8, n=64, dtype="float32", eager=False):
+def agree(kind, layout, names, devices=8, n=64, dtype="float32", eager=False, context=False):
     """The result is that on one device, and a moved U is laid out as it was."""
     # One matrix a device: decompositions of several share threads, of which a CPU may have too few.
     batch = (devices,) if layout == "stack" else ()
     for name in names or (COMPARED if layout == "stack" else ROUTINES):
         host = problem(n, dtype, batch)
         arrays = placed(kind, devices, layout, host)
-        made = (ROUTINES[name] if eager else jax.jit(ROUTINES[name]))(*arrays)
+        mesh = jax.set_mesh(mesh_of(kind, devices, layout)) if context else contextlib.nullcontext()
+        with mesh:
+            made = (ROUTINES[name] if eager else jax.jit(ROUTINES[name]))(*arrays)
         close(made, alone(name, host), n, (kind, layout, name, devices, n, dtype))
         first = jax.tree.leaves(made)[0]
         # An SVD is on every device, and on an Auto mesh XLA leaves what is made of it there.

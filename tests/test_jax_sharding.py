@@ -20,10 +20,13 @@ QUICK = [
     ["thin_sums", "Auto", "rows", ["transport"]],
     ["nothing_sent", "Explicit", ["transport"]],
     ["mapped", "Explicit", ["polar"]],
+    ["agree", "Explicit", "stack", ["step"], {"context": True}],
     ["mixed_devices_are_refused"],
 ]
 THOROUGH = [
     *(["agree", kind, layout, []] for kind in KINDS for layout in ("rows", "columns", "both", "stack")),
+    *(["agree", "Explicit", layout, [], {"context": True}] for layout in ("rows", "stack")),
+    ["agree", "Explicit", "stack", ["polar"], {"eager": True}],
     *(["agree", kind, "rows", ["step", "transport", "warm"], {"eager": True}] for kind in KINDS),
     ["agree", "Explicit", "rows", STEPS, {"devices": 1, "dtype": "complex64"}],
     ["agree", "Explicit", "rows", STEPS, {"devices": 2, "n": 1000}],

@@ -20,6 +20,7 @@ from .._array import (
     values_are_at_hand,
 )
 from .._kernels import cuda
+from . import layout
 from .layout import beside, replicated
 from .thin import promoted
 
@@ -88,7 +89,7 @@ def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
     clean, finite = _finite_part(xp, x)
     largest = xp.max(xp.abs(clean), axis=(-2, -1), keepdims=True)
     scale = xp.where(largest > 0, largest, 1.0)
-    q, r = xp.linalg.qr(clean / promoted(xp, scale, clean))
+    q, r = layout.qr(xp, clean / promoted(xp, scale, clean))
     return _or_nan(xp, finite, q), _or_nan(xp, finite, r * promoted(xp, scale, r))
 
 

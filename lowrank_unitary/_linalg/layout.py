@@ -59,6 +59,15 @@ def matmul(
     return xp.matmul(left, right, out_sharding=of_result)
 
 
+def qr(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """The thin QR, inside which JAX refuses a stack that is split under a mesh of the context."""
+    if (stack := _stack_of(xp, x)) is None:
+        return tuple(xp.linalg.qr(x))
+    place = _sharding(stack.mesh, (*stack.split, *_WHOLE))
+    automatic = sys.modules["jax"].sharding.auto_axes
+    return automatic(lambda x: tuple(xp.linalg.qr(x)), out_sharding=(place, place))(x)
+
+
 class _Stack(NamedTuple):
     """A mesh, and how the leading axes of a stack of matrices are split over it."""
 

@@ -44,13 +44,13 @@ def eye_like(xp: Namespace, matrix: Array) -> Array:
 
 def broadcast(xp: Namespace, *given: Array, rows: Any = None) -> list[Array]:
     """Blocks with one shape of the batch, and one layout (layout.py)."""
-    blocks = replicated(xp, *given, rows=rows)
-    shapes = [tuple(block.shape[:-2]) for block in blocks]
+    shapes = [tuple(block.shape[:-2]) for block in given]
     # Not by a set: symbolic sizes of torch have no hash.
     if all(shape == shapes[0] for shape in shapes):
-        return blocks
+        return replicated(xp, *given, rows=rows)
     batch = np.broadcast_shapes(*shapes)
-    return [xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in blocks]
+    blocks = (xp.broadcast_to(block, (*batch, *block.shape[-2:])) for block in given)
+    return replicated(xp, *blocks, rows=rows)
 
 
 def hstack(xp: Namespace, *blocks: Array, rows: Any = None) -> Array:

@@ -165,8 +165,7 @@ def orthonormalise(xp: Namespace, W: Array, widths: Sequence[int]) -> tuple[Arra
     """Q with orthonormal columns that span W, or I for wide W, and Qᴴ times the blocks of W."""
     n, width = W.shape[-2:]
     if width >= n or width == 0:
-        Q = xp.broadcast_to(xp.eye(n, dtype=W.dtype, device=placement(W)), (*W.shape[:-2], n, n))
-        small = W
+        Q, small = broadcast(xp, xp.eye(n, dtype=W.dtype, device=placement(W)), W)
     else:
         Q, small = qr(xp, W)
     ends = list(itertools.accumulate(widths, initial=0))

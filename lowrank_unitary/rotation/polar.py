@@ -98,8 +98,7 @@ def gram_parts(xp: Namespace, K: Array, squares: Array, small: bool) -> tuple[Ar
     eye = eye_like(xp, K)
     # Products with Z = [[squares, I], [I, 0]].
     upper, lower = eye[..., :k, :], eye[..., k:, :]
-    shape = (*squares.shape[:-2], k, 2 * k)
-    Z = xp.concat([squares @ upper + lower, xp.broadcast_to(upper, shape)], axis=-2)
+    Z = xp.concat(broadcast(xp, squares @ upper + lower, upper), axis=-2)
     S = square_root(xp, eye + K @ Z, 5 if small else 10)
     Y = -Z @ inv(xp, S + S @ S)
     return Y, upper + (K @ Y)[..., :k, :]

@@ -3,7 +3,7 @@
 from .._kernels import COLUMNS, ERRORS, LEFT, PROBES, RIGHT, START
 from .decompositions import eigh, inv, qr, svd
 from .frame import along_columns, into_frame, rotate_in_frame, stacked
-from .layout import alike, beside, matmul, replicated, split_of
+from .layout import alike, beside, columns, matmul, replicated, split_of
 from .random import (
     KINDS,
     RNG,
@@ -61,6 +61,7 @@ __all__ = [
     "beside",
     "broadcast",
     "check_rng",
+    "columns",
     "conj",
     "eigh",
     "eye_like",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
-from .._array import Array, Namespace, is_jax, is_traced
+from .._array import Array, Namespace, is_jax, is_traced, placement
 
 # For every axis of an array the axes of the mesh that it is split over, or None.
 Split = tuple[Any, ...]
@@ -40,6 +40,14 @@ def beside(xp: Namespace, block: Array, like: Array) -> Array:
         return _laid_out(block, stack, _WHOLE)
     place = _beside_stack(block, like)
     return block if place is None else sys.modules["jax"].device_put(block, place)
+
+
+def columns(xp: Namespace, block: Array, part: slice) -> Array:
+    """Some columns of a thin block, also none, which outside jit JAX has no slice for on explicit axes."""
+    first, end, _ = part.indices(block.shape[-1])
+    if first < end:
+        return block[..., part]
+    return beside(xp, xp.zeros((*block.shape[:-1], 0), dtype=block.dtype, device=placement(block)), block)
 
 
 def alike(xp: Namespace, x: Array, like: Array) -> Array:

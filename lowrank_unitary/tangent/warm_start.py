@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from .._array import Array, Namespace, astype, validate
-from .._linalg import RIGHT, RNG, START, adjoint, hstack, qr, random_block, svd
+from .._linalg import RIGHT, RNG, START, adjoint, columns, hstack, qr, random_block, svd
 from ..types import BodyFactors, LowRankFactors, body_pair
 from .planes import leading_planes, two_sided
 from .sketch import Tangent, samples_for
@@ -62,7 +62,7 @@ class SketchState(NamedTuple):
         k = validate.rank(rank, min(unitary.shape[-2:]))
         width = samples_for(n, k, oversample)
         block = random_block(xp, (*unitary.shape[:-2], n, width), unitary, rng, START, "uniform")
-        nothing = 0.0 * block[..., : min(width, n - k) if feedback else 0]
+        nothing = 0.0 * columns(xp, block, slice(min(width, n - k) if feedback else 0))
         return cls(qr(xp, block)[0], BodyFactors(nothing, nothing))
 
 
@@ -135,7 +135,7 @@ def warm_tangent_sketch(
         )
     refresh = validate.fraction("refresh", refresh, ", a share of the samples", most=True)
     fresh = math.ceil(refresh * width)
-    kept = state.basis[..., : width - fresh]
+    kept = columns(xp, state.basis, slice(width - fresh))
     new = random_block(xp, (*tangent.batch, n, fresh), tangent.like, rng, RIGHT, "uniform")
     left, right = state.missed
 
@@ -148,7 +148,8 @@ def warm_tangent_sketch(
     found = leading_planes(xp, *two_sided(xp, image, basis), k + carried).factors()
     # The image is one more application of A: its directions make the next basis, longest first.
     directions, R = qr(xp, image)
-    step, missed = (BodyFactors(*(x[..., part] for x in found)) for part in (slice(k), slice(k, None)))
+    parts = (slice(k), slice(k, None))
+    step, missed = (BodyFactors(*(columns(xp, x, part) for x in found)) for part in parts)
     return step, SketchState(directions @ svd(xp, R)[0], missed)
 
 

@@ -32,6 +32,7 @@ def _run(dtype, k):
     lu.polar_projection(U, a, b, heal=1, rng=0)
     lu.tangent_sketch(U, G, k, rng=0)
     lu.compress_tangent(lu.BodyFactors(np.repeat(a, 9, -1), np.repeat(b, 9, -1)), k, rng=0)
+    lu.momentum_step(lu.BodyFactors(a, b), lu.MomentumState.start(U, k))
     lu.heal_unitary(U, 1, rng=0)
     lu.unitary_transport(np.eye(7, 5, dtype=dtype), a, b[:5])
     lu.unitary_transport_vjp(U, a, b, G)

@@ -16,6 +16,7 @@ from lowrank_unitary import reference
 from lowrank_unitary._kernels import cpu
 from lowrank_unitary._kernels.cpu.steps import planes
 from lowrank_unitary._kernels.cpu.vectors import blocks, compiling
+from lowrank_unitary.tangent.planes import best_columns
 
 DENSE = {
     "geodesic": reference.exponential,
@@ -34,7 +35,7 @@ def problem(dtype, n, batch=(), seed=0):
 def taken(monkeypatch):
     """How often the kernels have taken a whole step."""
     calls = []
-    for name in ("descent_step", "transport_step"):
+    for name in ("descent_step", "transport_step", "best_columns"):
         kernel = getattr(cpu, name)
         monkeypatch.setattr(cpu, name, lambda *args, f=kernel: calls.append(f) or f(*args))
     return calls
@@ -423,3 +424,43 @@ class TestCompiling:
             listener.on_end(started)
             listener.on_end(started)
         assert [record.name for record in caplog.records] == ["lowrank_unitary"] * said
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(40, 4, 2), (7, 5, 3), (6, 2, 2), (1, 1, 1), (300, 9, 4)])
+def test_the_best_columns_are_the_same_with_and_without_kernels(dtype, n, m, k, taken, monkeypatch):
+    rng = np.random.default_rng(5)
+    left, right = (normal(rng, (2, n, m), dtype) for _ in range(2))
+    # Of very different sizes, one of them zero and one double.
+    left *= np.logspace(0, -3, m, dtype=left.real.dtype)
+    left[..., -1], right[1, :, 0] = left[..., 0], 0
+    fast = columns_of(left, right, k)
+    without_kernels(monkeypatch)
+    slow = columns_of(left, right, k)
+    assert len(taken) == 1
+    # More columns than there are.
+    assert columns_of(left, right, min(m + 1, n)).shape == slow.shape
+    size = np.abs(slow).max()
+    assert np.abs(fast - slow).max() <= 200 * m * np.sqrt(n) * np.finfo(dtype).eps * size
+
+
+def columns_of(left, right, k):
+    """The tangent that is left of skew(left rightᴴ)."""
+    C, Q = best_columns(np, left, right, k)
+    assert C.shape == Q.shape == (*left.shape[:-1], k)
+    assert C.dtype == Q.dtype == left.dtype
+    return (C @ ct(Q) - Q @ ct(C)) / 2
+
+
+def test_the_best_columns_of_nan_and_infinity_are_nan(dtype):
+    left, right = problem(dtype, 12)[1][:, :2], problem(dtype, 12, seed=1)[1][:, :2]
+    for wrong in (np.nan, np.inf):
+        given = left.copy()
+        given[3, 1] = wrong
+        C, Q = best_columns(np, given, right, 2)
+        assert np.isnan(C).all()
+        assert np.isnan(Q).all()
+    for scale in (1e-30, 1e30):
+        C, Q = best_columns(np, left * left.dtype.type(scale), right, 1)
+        expected = columns_of(left, right, 1)
+        got = (C @ ct(Q) - Q @ ct(C)) / 2 / left.real.dtype.type(scale)
+        assert np.abs(got - expected).max() <= 1e3 * np.finfo(dtype).eps * np.abs(expected).max()

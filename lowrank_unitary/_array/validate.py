@@ -51,6 +51,8 @@ def namespace_of(**arrays: Array) -> Namespace:
             break
     else:
         return NUMPY
+    if (torch := sys.modules.get("torch")) and _alike_in_torch(torch, *arrays.values()):
+        return array_namespace(x)
     for name, x in arrays.items():
         _dense(name, x)
         if not compat.is_array_api_obj(x):
@@ -70,6 +72,18 @@ def namespace_of(**arrays: Array) -> Namespace:
             )
     _one_device(arrays)
     return xp
+
+
+def _alike_in_torch(torch: Any, *tensors: Array) -> bool:
+    """Whether all are plain dense tensors of one supported dtype on one device: a short test of it."""
+    first = tensors[0]
+    return all(
+        (type(x) is torch.Tensor or type(x) is torch.nn.Parameter)
+        and x.layout is torch.strided
+        and x.dtype is first.dtype
+        and x.device == first.device
+        for x in tensors
+    ) and first.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def _dense(name: str, x: Array) -> None:
@@ -139,30 +153,35 @@ def plain_rank(unitary: Array, left: Array, right: Array) -> int | None:
 
 
 def plain_descent(
-    unitary: Array, gradient: Array, step_size: Any, rank: Any, heal: Any
-) -> tuple[Namespace, Array, Array] | None:
-    """The namespace of two arrays of one kind, and both as numpy arrays; None where checks are needed."""
+    unitary: Array, gradient: tuple[Array, ...], step_size: Any, rank: Any, heal: Any
+) -> tuple[Any, ...] | None:
+    """The namespace of U and its gradient or two body factors, and all as numpy arrays.
+
+    None where checks are needed.
+    """
     if type(step_size) is not float or type(rank) is not int or type(heal) is not int:
         return None
     xp: Namespace = NUMPY
     view: Array = unitary
-    slope: Array = gradient
-    if type(unitary) is np.ndarray:
-        pass
-    elif isinstance(unitary, np.ndarray) or type(gradient) is np.ndarray:
-        return None
-    else:
+    slopes: list[Array] = list(gradient)
+    if type(unitary) is not np.ndarray:
+        if isinstance(unitary, np.ndarray):
+            return None
         view = numpy_view(unitary)
-        slope = None if view is None or not hasattr(gradient, "layout") else numpy_view(gradient)
-        xp = None if slope is None else array_namespace(unitary)
-    if xp is None or type(slope) is not np.ndarray:
+        slopes = [numpy_view(x) if hasattr(x, "layout") and view is not None else None for x in gradient]
+        xp = None if view is None else array_namespace(unitary)
+    if xp is None or any(type(slope) is not np.ndarray for slope in slopes):
         return None
-    dtype, shape = view.dtype, view.shape
-    if slope.dtype is not dtype or dtype.char not in "fdFD" or not dtype.isnative:
+    dtype, shape, of_slope = view.dtype, view.shape, slopes[0].shape
+    if dtype.char not in "fdFD" or not dtype.isnative:
         return None
-    if slope.shape != shape or len(shape) < 2 or not 0 < shape[-1] == shape[-2]:
+    if any(slope.dtype is not dtype or slope.shape != of_slope for slope in slopes):
         return None
-    return (xp, view, slope) if 0 < rank <= shape[-1] and 0 <= heal <= shape[-1] else None
+    if len(shape) < 2 or not 0 < shape[-1] == shape[-2] or of_slope[:-1] != shape[:-1]:
+        return None
+    if of_slope[-1] == 0 or (len(slopes) == 1 and of_slope[-1] != shape[-1]):
+        return None
+    return (xp, view, *slopes) if 0 < rank <= shape[-1] and 0 <= heal <= shape[-1] else None
 
 
 def square(name: str, x: Array) -> int:

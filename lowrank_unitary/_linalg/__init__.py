@@ -36,6 +36,7 @@ from .traversals import (
     thin_product,
 )
 from .whole import (
+    whole_columns,
     whole_compression,
     whole_descent,
     whole_rotation,
@@ -90,6 +91,7 @@ __all__ = [
     "thin_product",
     "uniform_block",
     "unit_scaled",
+    "whole_columns",
     "whole_compression",
     "whole_descent",
     "whole_rotation",

@@ -159,6 +159,18 @@ def whole_compression(
     return of_numpy(xp, C), of_numpy(xp, Q)
 
 
+def whole_columns(xp: Namespace, left: Array, right: Array, k: int) -> tuple[Array, Array] | None:
+    """C and Q of the best k columns of the tangent skew(left rightᴴ) by the kernels, or None."""
+    if k > left.shape[-1] or not (is_numpy(xp) or is_torch(xp)):
+        return None
+    a, b = numpy_view(left), numpy_view(right)
+    # With more columns the small eigenproblem takes most of the time, and LAPACK less of it.
+    if a is None or b is None or not cpu.descent_applies_to(a, b, 4 * a.shape[-1]):
+        return None
+    C, Q = cpu.best_columns(a, b, k)
+    return of_numpy(xp, C), of_numpy(xp, Q)
+
+
 def _is_for_kernels(key: Key) -> bool:
     """Whether the kernels can make the numbers of a key: they count matrices from the first one on."""
     return isinstance(key.high, int) and not key.matrix

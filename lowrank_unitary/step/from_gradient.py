@@ -111,7 +111,8 @@ def unitary_step(
     validate.flag("overwrite_unitary", overwrite_unitary)
     # The checks would take longer than a small step: a short test for the common case.
     if sketch == "tangent":
-        plain = validate.plain_descent(unitary, gradient, step_size, rank, heal)
+        slopes = gradient if isinstance(gradient, BodyFactors) else (gradient,)
+        plain = validate.plain_descent(unitary, slopes, step_size, rank, heal)
         if plain is not None:
             rng = key_of(rng, unitary)
             xp, *views = plain

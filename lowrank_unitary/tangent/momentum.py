@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .._array import Array, Namespace, astype, placement, real_dtype, thin_dtype, validate
 from .._linalg import adjoint, beside, broadcast, hstack, promoted, qr, unit_scaled
 from ..types import BodyFactors, body_pair, checked_body_factors
-from .planes import leading_planes
+from .planes import best_columns
 
 SCALINGS = ("none", "scalar", "rows")
 # Rows of the second moment below this share of the mean one are scaled as at this share.
@@ -144,14 +144,14 @@ def momentum_step(
     left, right = (astype(xp, x, dtype) for x in broadcast(xp, *body_factors))
     steps = state.steps + 1.0
     latest = (1.0 - decay if average else 1.0) * left
-    mean = leading_planes(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k).factors()
+    mean = best_columns(xp, hstack(xp, decay * C, latest), hstack(xp, Q, right), k)
     # decay⁰ = 1 also for decay = 0.
     direction = (
         BodyFactors(mean.left / promoted(xp, 1.0 - decay**steps, mean.left), mean.right) if average else mean
     )
     if nesterov:
         ahead = hstack(xp, decay * direction.left, latest)
-        direction = leading_planes(xp, ahead, hstack(xp, direction.right, right), k).factors()
+        direction = best_columns(xp, ahead, hstack(xp, direction.right, right), k)
     second = state.second
     if second.shape[-2]:
         rms = row_rms(xp, left, right) if width else 0.0 * second

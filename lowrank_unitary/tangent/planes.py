@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._array import Array, Namespace, astype, complex_dtype, core_dtype, is_complex
-from .._linalg import adjoint, broadcast, eigh, hstack, promoted, qr, thin_product
+from .._linalg import adjoint, broadcast, eigh, hstack, promoted, qr, thin_product, whole_columns
 from ..types import BodyFactors, LowRankRotation
 
 
@@ -107,6 +107,12 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> Planes:
     T = 0.5 * (T - adjoint(xp, T))
     w, vectors = eigh(xp, 1j * astype(xp, T, complex_dtype(xp, core)))
     return Planes(xp, dtype, min(k, w.shape[-1]), basis, w, vectors)
+
+
+def best_columns(xp: Namespace, left: Array, right: Array, k: int) -> BodyFactors:
+    """(C, Q) of them, in one compiled call where there is one."""
+    made = whole_columns(xp, left, right, k)
+    return leading_planes(xp, left, right, k).factors() if made is None else BodyFactors(*made)
 
 
 def turned(xp: Namespace, vectors: Array, theta: Array, update: str, dtype: Any) -> tuple[Array, Array]:

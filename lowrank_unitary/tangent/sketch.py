@@ -25,6 +25,7 @@ from .._linalg import (
     frobenius_norm,
     hstack,
     into_frame,
+    key_of,
     product,
     pull_back,
     stacked,
@@ -36,10 +37,12 @@ from ..sketch.range_finder import power_basis
 from ..sketch.samples import Samples
 from ..sketch.tolerance import MEASURING, MISSED, basis_within, largest_rank, surely, terms_at_tolerance
 from ..types import BodyFactors, LowRankFactors, transposed_gradient
-from .planes import Planes, leading_planes, two_sided
+from .planes import Planes, best_columns, leading_planes, two_sided
 
 # Samples beyond the dimensions of a tangent of rank 2k.
 _MORE = 4
+# Options of a sketch as they are left out: rtol, max_rank, masked, oversample, power_iterations, test_matrix.
+_COMMON = (None, None, False, None, 0, "uniform")
 # Of the tangent of body factors, where products are cheap, and cost more than the rest with many samples.
 POWER_ITERATIONS = 1
 
@@ -115,6 +118,14 @@ def tangent_sketch(
     >>> bool(np.sum(sketch * A) > 0)
     True
     """
+    # As in unitary_step, a short test for the common case.
+    options = (rtol, max_rank, masked, oversample, power_iterations, test_matrix)
+    if rank is not None and all(x is y for x, y in zip(options, _COMMON, strict=True)):
+        plain = validate.plain_descent(unitary, (gradient,), 0.0, rank, 0)
+        if plain is not None:
+            rng, counts = key_of(rng, unitary), (samples_for(unitary.shape[-1], rank), rank)
+            if made := whole_sketch(plain[0], unitary, gradient, rng, counts):
+                return BodyFactors(*made)
     tangent = Tangent.of(unitary, gradient)
     if isinstance(gradient, LowRankFactors) and rank is not None and rtol is None:
         k = validate.rank(rank, tangent.gradient.columns)
@@ -202,9 +213,9 @@ def compress_tangent(
         return _sketched(tangent, rank, rtol, max_rank, masked, oversample, q, rng, test_matrix)
     xp = tangent.xp
     left, right = tangent.gradient.factors or body_factors
-    planes = leading_planes(xp, left, right, most if rtol is None else n)
     if rtol is None:
-        return planes.factors()
+        return best_columns(xp, left, right, most)
+    planes = leading_planes(xp, left, right, n)
     return _within(planes, 0.0 * planes.sizes[..., 0], 0.0, rtol, most, masked)
 
 

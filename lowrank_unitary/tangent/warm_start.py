@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .._array import Array, Namespace, astype, validate
 from .._linalg import RIGHT, RNG, START, adjoint, columns, hstack, qr, random_block, svd
 from ..types import BodyFactors, LowRankFactors, body_pair
-from .planes import leading_planes, two_sided
+from .planes import best_columns, two_sided
 from .sketch import Tangent, samples_for
 
 
@@ -145,7 +145,7 @@ def warm_tangent_sketch(
 
     basis, _ = qr(xp, product(hstack(xp, kept, new)))
     image = product(basis)
-    found = leading_planes(xp, *two_sided(xp, image, basis), k + carried).factors()
+    found = best_columns(xp, *two_sided(xp, image, basis), k + carried)
     # The image is one more application of A: its directions make the next basis, longest first.
     directions, R = qr(xp, image)
     parts = (slice(k), slice(k, None))

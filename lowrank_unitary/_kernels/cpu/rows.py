@@ -310,6 +310,17 @@ def compressed_factors(
     return _factors(left, (left, right), key, counts, again)
 
 
+def best_columns(left: Floats, right: Floats, k: int) -> tuple[Floats, Floats]:
+    """C and Q of the best k columns of the tangents skew(left rightᴴ), from all of theirs."""
+    *batch, n, m = left.shape
+    parts = numbers_in(left)
+    step = _compiled("steps.rotation").Step(0, 0, parts, parts * m, 0, parts * k, FACTORS, 0, 0)
+    out = np.empty((math.prod(batch), 2 * parts * k, parts * n), left.real.dtype)
+    memory = _compiled("steps.rotation").memory_for(step, n, out.dtype)
+    _compiled("steps.columns").best_columns(dual_rows(left), dual_rows(right), out, tuple(step), memory)
+    return _two_blocks(out, parts, (*batch, n))
+
+
 def _factors(
     like: Floats, gradient: Any, key: tuple[int, int], counts: tuple[int, int], again: int
 ) -> tuple[Floats, Floats]:

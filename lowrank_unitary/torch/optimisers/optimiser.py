@@ -17,11 +17,12 @@ from ..._array import (
     is_spread,
     local_part,
     note_change,
+    real_dtype,
     spread_as,
     validate,
 )
 from ..._kernels import UPDATES
-from ..._linalg import RNG, key_of_part
+from ..._linalg import RNG, key_of, key_of_part
 from ...step import unitary_step
 from ...tangent.momentum import MomentumState, momentum_step
 from ...tangent.sketch import compress_tangent, tangent_sketch
@@ -193,8 +194,7 @@ class UnitaryOptimiser(torch.optim.Optimizer):
         }
         steps = before.get("steps", 0)
         rng: Any = [group["seed"], positions[0], steps]
-        if has_divided_stack(first):
-            rng = key_of_part(rng, first)
+        rng = key_of_part(rng, first) if has_divided_stack(first) else key_of(rng, first)
         if not has_divided_rows(first):
             # Every process has whole matrices: what follows is on them alone.
             unitary = local_part(unitary)
@@ -322,13 +322,14 @@ def averaged(
         gradient = compress_tangent(gradient, group["rank"], rng=rng)
     else:
         gradient = tangent_sketch(unitary, gradient, group["rank"], rng=rng)
-    averages = MomentumState.start(unitary, group["rank"], scaling=scaling)
     if "left" in state:
-        averages = MomentumState(
-            BodyFactors(state["left"], state["right"]),
-            state.get("second", averages.second),
-            averages.steps + state["steps"],
-        )
+        left, right = state["left"], state["right"]
+        real = real_dtype(torch, left.dtype)
+        none = torch.empty((0, 1), dtype=real, device=left.device)
+        steps = torch.full((), state["steps"], dtype=real, device=left.device)
+        averages = MomentumState(BodyFactors(left, right), state.get("second", none), steps)
+    else:
+        averages = MomentumState.start(unitary, group["rank"], scaling=scaling)
     direction, averages = momentum_step(gradient, averages, **options)
     kept = {"left": averages.momentum.left, "right": averages.momentum.right}
     return direction, kept if scaling == "none" else {**kept, "second": averages.second}

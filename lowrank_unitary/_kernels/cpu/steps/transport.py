@@ -50,7 +50,9 @@ def transport(
             elif part == PRODUCT:
                 pull_rows(matrix, weights[s], work.along, step.width, step.made, work.total, work.dots, rows)
             elif part == TURN:
-                _make_tangent(step, work)
+                collect(work.total, ZERO, step.width, step.parts, 1.0)
+                copy(work.total, ZERO, work.basis, step.width, step.width)
+                make_tangent(step, work)
                 planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
                 turn(step, work, -1.0)
                 heal(step, work)
@@ -76,11 +78,9 @@ def in_range(weights: Floats) -> bool:
 
 
 @inner
-def _make_tangent(step: Step, work: Work) -> None:
-    """From c and b to T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ) in an orthonormal basis of them."""
+def make_tangent(step: Step, work: Work) -> None:
+    """From the rows [b, c] to T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ) in an orthonormal basis, in their place."""
     width, parts, basis, numbers = step.width, step.parts, work.basis, work.coordinates
-    collect(work.total, ZERO, width, parts, 1.0)
-    copy(work.total, ZERO, basis, width, width)
     extend(basis, ZERO, 2 * width, parts, numbers, work.dots)
     # The second part of a coordinate is minus its imaginary one.
     T, count = work.small.T.view(np.float64), width // parts

@@ -14,7 +14,7 @@ from profiles import thorough
 
 import lowrank_unitary as lu
 from lowrank_unitary._array import to_numpy, tolerance
-from lowrank_unitary.tangent.momentum import SCALINGS, row_rms
+from lowrank_unitary.tangent.momentum import SCALINGS, root_mean_square
 
 SCALING = pytest.mark.parametrize("scaling", SCALINGS)
 
@@ -160,7 +160,7 @@ def test_lengths_of_rows_need_no_dense_tangent(seed, n, m, dtype, parallel):
     dense = tangent(body).astype(np.result_type(dtype, np.float64))
     expected = np.sqrt(np.mean(np.abs(dense) ** 2, axis=-1, keepdims=True))
     size = np.linalg.norm(body.left) * np.linalg.norm(body.right)
-    rms = row_rms(np, *body)
+    rms = root_mean_square(np, *body, rows=True)
     assert np.abs(rms - expected).max() <= size * tolerance(np, dtype, n, m)
 
 

@@ -154,10 +154,7 @@ def momentum_step(
         direction = best_columns(xp, ahead, hstack(xp, direction.right, right), k)
     second = state.second
     if second.shape[-2]:
-        rms = row_rms(xp, left, right) if width else 0.0 * second
-        if second.shape[-2] == 1:
-            rms, unit = unit_scaled(xp, rms)
-            rms = unit * xp.linalg.vector_norm(rms, axis=-2, keepdims=True) / math.sqrt(n)
+        rms = root_mean_square(xp, left, right, rows=second.shape[-2] > 1) if width else 0.0 * second
         # Roots, as the squares of float32 gradients of 1e-30 are zero.
         second = xp.hypot(math.sqrt(second_decay) * second, math.sqrt(1 - second_decay) * rms)
         scale = _inverse_root(xp, second / xp.sqrt(1.0 - second_decay**steps) + eps)
@@ -194,17 +191,19 @@ def _checked_state(xp: Namespace, body_factors: BodyFactors, state: MomentumStat
     return state.momentum
 
 
-def row_rms(xp: Namespace, left: Array, right: Array) -> Array:
-    """Root mean square of every row of skew(left rightᴴ), shape (…, n, 1), from thin products."""
+def root_mean_square(xp: Namespace, left: Array, right: Array, *, rows: bool) -> Array:
+    """That of all entries of skew(left rightᴴ), shape (…, 1, 1), or of every row, (…, n, 1)."""
     n = left.shape[-2]
     a, a_unit = unit_scaled(xp, left)
     b, b_unit = unit_scaled(xp, right)
     # Row i is (a_i Bᴴ − b_i Aᴴ)/2; in an orthonormal basis of [A, B] it has 2k entries.
     R = qr(xp, hstack(xp, a, b))[1]
     k = a.shape[-1]
-    rows = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
-    norms = xp.linalg.vector_norm(rows, axis=-1, keepdims=True)
-    return (0.5 / math.sqrt(n)) * norms * a_unit * b_unit
+    if not rows:
+        a, b = R[..., :k], R[..., k:]
+    parts = a @ adjoint(xp, R[..., k:]) - b @ adjoint(xp, R[..., :k])
+    norms = xp.linalg.vector_norm(parts, axis=-1 if rows else (-2, -1), keepdims=True)
+    return (0.5 / (math.sqrt(n) if rows else n)) * norms * a_unit * b_unit
 
 
 def _inverse_root(xp: Namespace, rms: Array) -> Array:

@@ -43,7 +43,7 @@ NAMES = ["namespace", "dtype", "n", "k"]
 
 TIMED = [NAMESPACES, DTYPES if FULL else DTYPES[:1], SIZES, RANKS]
 # Small enough for a dense definition in extended precision.
-JUDGED = [NAMESPACES, DTYPES, [64], RANKS]
+JUDGED = [NAMESPACES, DTYPES, [64], RANKS if FULL else RANKS[-1:]]
 # Large enough for an n×n array to stand out from the interpreter.
 WEIGHED = [
     NAMESPACES,

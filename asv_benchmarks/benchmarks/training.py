@@ -11,7 +11,7 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import lowrank_unitary as lu
 
-from . import limits, problems
+from . import judge, limits, problems
 from .judge import demand
 
 SIZES = [512, 1024, 2048] if problems.FULL else [128]
@@ -19,6 +19,7 @@ OURS = ["captured", "dense gradient"]
 OTHERS = ["torch SGD", "orthogonal, matrix_exp", "orthogonal, cayley", "geoopt"]
 # Every pair starts a process and two networks, too many for the quick profile.
 PAIRS = [OURS, OTHERS] if problems.FULL else [OURS[:1], OTHERS[:1]]
+STEPS = 60 if problems.FULL else 20
 BATCH, SEED = 64, 20260106
 # Plain SGD, which leaves the orthogonal matrices, diverges within 60 steps at the larger one.
 SMALL_RATE, RATE = 1e-3, 0.02
@@ -126,7 +127,7 @@ class TrainingStep:
 
 
 class TrainingLoss:
-    """Mean training loss of the last 10 of 60 steps at one learning rate."""
+    """Mean training loss of the last 10 steps at one learning rate."""
 
     params = [SIZES[:1], [*PAIRS[0], *PAIRS[1]], [1, 4] if problems.FULL else [1]]
     param_names = ["n", "method", "k"]
@@ -138,6 +139,41 @@ class TrainingLoss:
         self.training = Training(n, method, k, RATE)
 
     def track_loss(self, n, method, k):
-        return float(np.mean([self.training.step() for _ in range(60)][-10:]))
+        return float(np.mean([self.training.step() for _ in range(STEPS)][-10:]))
 
     track_loss.unit = "cross-entropy"
+
+
+class OptimiserStep:
+    """A step of an optimiser from a dense gradient at k = 1, over that of torch on the same parameter."""
+
+    params = [SIZES, ["SGD", "momentum", "Adam"]]
+    param_names = ["n", "rule"]
+
+    def setup(self, n, rule):
+        torch, lut = library("torch"), library("lowrank_unitary.torch")
+        start = lu.random_unitary(n, rng=SEED, xp=torch, dtype=torch.float32)
+        gradient = torch.from_numpy(np.random.default_rng(SEED).standard_normal((n, n), np.float32))
+        self.steps = {}
+        for ours in (True, False):
+            weight = torch.nn.Parameter(start.clone())
+            weight.grad = gradient.clone()
+            options = {"unitary": True} if ours else {}
+            if rule == "Adam":
+                made = (lut.UnitaryAdam if ours else torch.optim.Adam)([weight], 1e-3, **options)
+            else:
+                options["momentum"] = 0.9 if rule == "momentum" else 0.0
+                made = (lut.UnitarySGD if ours else torch.optim.SGD)([weight], 1e-3, **options)
+            self.steps["ours" if ours else "other"] = made.step
+            if ours:
+                made.step()
+                defect = judge.defect(weight.detach().double().numpy())
+                demand(
+                    defect <= 4e-6 * math.sqrt(n), f"the step left the orthogonal matrices by {defect:.1e}"
+                )
+
+    def track_ratio_to_torch(self, n, rule):
+        times = limits.medians(self.steps, 15)
+        return times["ours"] / times["other"]
+
+    track_ratio_to_torch.unit = "time / time of torch's step"

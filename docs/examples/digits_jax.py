@@ -20,14 +20,15 @@ from lowrank_unitary.demo.recurrent import Network, initial_network
 
 
 def logits(network: Network, sequences: jax.Array) -> jax.Array:
-    """The answer C h + e after the last pixel; z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
+    """The answer C h + e after the last pixel; z ← W h + V x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
 
-    def read(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:  # (batch, n), (batch,)
-        z = h @ network.recurrent.T + x[:, None] * network.input_weights
+    def read(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:  # (batch, n), (batch, pixels)
+        z = h @ network.recurrent.T + x @ network.input_weights.T
         return jnp.sign(z) * jax.nn.relu(jnp.abs(z) + network.bias), None
 
     start = jnp.zeros((len(sequences), len(network.recurrent)), sequences.dtype)
-    return jax.lax.scan(read, start, sequences.T)[0] @ network.readout.T + network.offset
+    pixels = sequences.reshape(len(sequences), -1, network.input_weights.shape[1]).swapaxes(0, 1)
+    return jax.lax.scan(read, start, pixels)[0] @ network.readout.T + network.offset
 
 
 def mean_loss(network: Network, sequences: jax.Array, labels: jax.Array) -> jax.Array:

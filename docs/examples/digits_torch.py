@@ -18,7 +18,7 @@ from lowrank_unitary.demo.recurrent import Network, initial_network
 
 
 class PixelReader(torch.nn.Module):
-    """The answer C h + e after the last pixel; z ← W h + v x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
+    """The answer C h + e after the last pixel; z ← W h + V x, h ← sign(z) max(|z| + d, 0) (modReLU)."""
 
     def __init__(self, start: Network) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class PixelReader(torch.nn.Module):
 
     def forward(self, sequences: torch.Tensor) -> torch.Tensor:  # (batch, time)
         h = sequences.new_zeros(len(sequences), len(self.recurrent))
-        for x in sequences.T:
-            z = h @ self.recurrent.T + x[:, None] * self.input_weights
+        for x in sequences.unflatten(1, (-1, self.input_weights.shape[1])).unbind(1):
+            z = h @ self.recurrent.T + x @ self.input_weights.T
             h = torch.sign(z) * torch.relu(torch.abs(z) + self.bias)
         return h @ self.readout.T + self.offset
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 from .arguments import INTERRUPTED, PACKAGES, figure_file, lacks, whole_number
 
 _PACKAGES = {"sklearn": "scikit-learn", **PACKAGES}
+# Where one would choose low-rank steps: a matrix that is large beside what is read with it.
+_HIDDEN, _PIXELS, _STEPS = 512, 8, 240
 # `--quick` takes these unless other values are given.
-_QUICK_STEPS = 200
+_QUICK_STEPS = 20
 # Size of the recurrent matrix from which BLAS may use all of its threads.
 _THREADS_PAY_FROM = 256
 # The largest rank of the comparison.
@@ -35,11 +36,18 @@ def add(commands: Any) -> None:
     demo.add_argument(
         "--hidden",
         type=whole_number(_SMALLEST_HIDDEN),
-        default=128,
+        default=_HIDDEN,
         metavar="N",
-        help="size of the recurrent matrix (default 128)",
+        help=f"size of the recurrent matrix (default {_HIDDEN})",
     )
-    demo.add_argument("--steps", type=whole_number(1), metavar="N", help="training steps (default 1500)")
+    demo.add_argument(
+        "--pixels",
+        type=int,
+        choices=[1 << i for i in range(7)],
+        default=_PIXELS,
+        help=f"of the 64 pixels of an image so many are read at a time (default {_PIXELS}, a row)",
+    )
+    demo.add_argument("--steps", type=whole_number(1), metavar="N", help=f"training steps (default {_STEPS})")
     demo.add_argument(
         "--output",
         type=figure_file,
@@ -71,14 +79,13 @@ def _demo(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"lowrank-unitary demo cannot write its results: {error}", file=sys.stderr)
         return 1
-    settings = digits.Settings(hidden=options.hidden, seed=options.seed)
-    steps = options.steps or (_QUICK_STEPS if options.quick else settings.steps)
-    settings = dataclasses.replace(settings, steps=steps)
+    steps = options.steps or (_QUICK_STEPS if options.quick else _STEPS)
+    settings = digits.Settings(hidden=options.hidden, pixels=options.pixels, steps=steps, seed=options.seed)
     console = Console()
     data = digits.load_digits()
     console.print(
         f"{len(data.train_labels)} handwritten digits to learn from, {len(data.test_labels)} to be "
-        f"tested on, each read as {data.train_sequences.shape[1]} pixels one after the other; "
+        f"tested on, {settings.pixels} of their {data.train_sequences.shape[1]} pixels at a time; "
         f"n = {settings.hidden}, {steps} steps of {settings.batch_size} images for each method, "
         f"seed {settings.seed}.",
         highlight=False,

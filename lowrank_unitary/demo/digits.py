@@ -1,6 +1,6 @@
 """Six ways to move the recurrent matrix of a network that learns to read handwritten digits.
 
-The images come one pixel at a time, so that the network must remember their first rows over dozens of
+The images come a few pixels at a time, so that the network must remember the first ones over several
 products with the recurrent matrix. All methods have the same initial parameters and minibatches; they differ
 in the update of that matrix.
 """
@@ -46,6 +46,8 @@ class Settings:
     """
 
     hidden: int = 128
+    # Read at a time.
+    pixels: int = 1
     steps: int = 1500
     seed: int = 0
     batch_size: int = 64
@@ -197,7 +199,7 @@ def train(run: Run, method: Method, data: Digits, settings: Settings) -> Iterato
     """Train with one method, filling an empty `run`; yields after every step."""
     # Three streams from one seed: the sketches must not shift the minibatches.
     start_rng, batch_rng, sketch_rng = np.random.default_rng(settings.seed).spawn(3)
-    network = initial_network(settings.hidden, CLASSES, start_rng)
+    network = initial_network(settings.hidden, CLASSES, start_rng, inputs=settings.pixels)
     adam = Adam(network)
     average = np.zeros_like(network.recurrent)
     evaluate_every = max(1, settings.steps // settings.evaluations)

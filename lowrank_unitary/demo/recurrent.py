@@ -1,9 +1,9 @@
 """A recurrent network in plain numpy: forward, back-propagation through time, Adam.
 
-    z_t = W h_{t−1} + v x_t          h_t = sign(z_t) max(|z_t| + d, 0)  (modReLU)          logits = C h_T + e
+    z_t = W h_{t−1} + V x_t          h_t = sign(z_t) max(|z_t| + d, 0)  (modReLU)          logits = C h_T + e
 
 One hidden state is one row here, so W acts from the right, transposed. Shapes: B sequences in a minibatch,
-T scalars in a sequence, n hidden units, m classes. The dtype is that of the parameters.
+T steps of p numbers in a sequence, n hidden units, m classes. The dtype is that of the parameters.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ class Network(NamedTuple):
     """The parameters; also their gradients, which have the same shapes."""
 
     recurrent: Floats  # W (n, n)
-    input_weights: Floats  # v (n,)
+    input_weights: Floats  # V (n, p)
     bias: Floats  # d (n,), inside the modReLU
     readout: Floats  # C (m, n)
     offset: Floats  # e (m,)
 
 
-def initial_network(hidden: int, classes: int, rng: np.random.Generator, dtype: Any = np.float32) -> Network:
-    """Random parameters for n hidden units and m classes, in float32 or float64.
+def initial_network(
+    hidden: int, classes: int, rng: np.random.Generator, dtype: Any = np.float32, inputs: int = 1
+) -> Network:
+    """Random parameters for n hidden units, m classes and p inputs at a time, in float32 or float64.
 
-    W from :func:`lowrank_unitary.cayley_unitary`; v and C with entries N(0, 1/n); zero d and e.
+    W from :func:`lowrank_unitary.cayley_unitary`; V and C with entries N(0, 1/n); zero d and e.
     """
     scale = 1.0 / np.sqrt(hidden)
     return Network(
         recurrent=cayley_unitary(hidden, dtype=dtype, rng=rng),
-        input_weights=(scale * rng.standard_normal(hidden)).astype(dtype),
+        input_weights=(scale * rng.standard_normal((hidden, inputs))).astype(dtype),
         bias=np.zeros(hidden, dtype=dtype),
         readout=(scale * rng.standard_normal((classes, hidden))).astype(dtype),
         offset=np.zeros(classes, dtype=dtype),
@@ -45,15 +47,19 @@ def initial_network(hidden: int, classes: int, rng: np.random.Generator, dtype: 
 
 
 def forward(network: Network, sequences: Floats) -> tuple[Floats, Floats, Floats]:
-    """Logits (B, m), states h_0 = 0 to h_T (T + 1, B, n) and preactivations z_1 to z_T (T, B, n)."""
-    B, T = sequences.shape
-    W = network.recurrent
+    """Logits (B, m), states h_0 = 0 to h_T (T + 1, B, n) and preactivations z_1 to z_T (T, B, n).
+
+    A sequence of T p numbers is read p at a time.
+    """
+    W, V = network.recurrent, network.input_weights
+    inputs = sequences.reshape(len(sequences), -1, V.shape[1])
+    B, T, _ = inputs.shape
     states = np.zeros((T + 1, B, W.shape[0]), dtype=W.dtype)
     preactivations = np.empty((T, B, W.shape[0]), dtype=W.dtype)
     for t in range(T):
         z = preactivations[t]
         np.matmul(states[t], W.T, out=z)
-        z += sequences[:, t, None] * network.input_weights
+        z += inputs[:, t] @ V.T
         states[t + 1] = np.sign(z) * np.maximum(np.abs(z) + network.bias, 0)
     return states[T] @ network.readout.T + network.offset, states, preactivations
 
@@ -61,7 +67,7 @@ def forward(network: Network, sequences: Floats) -> tuple[Floats, Floats, Floats
 def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> tuple[float, Network]:
     """Mean cross-entropy over a minibatch, and its gradient by back-propagation through time."""
     logits, states, preactivations = forward(network, sequences)
-    B, T = sequences.shape
+    B, T = len(sequences), len(preactivations)
     rows = np.arange(B)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # (B, m)
@@ -83,7 +89,7 @@ def loss_and_gradients(network: Network, sequences: Floats, labels: Labels) -> t
     flat_deltas = deltas.reshape(T * B, -1)
     return loss, Network(
         recurrent=flat_deltas.T @ states[:-1].reshape(T * B, -1),
-        input_weights=flat_deltas.T @ sequences.T.reshape(T * B),
+        input_weights=flat_deltas.T @ sequences.reshape(B, T, -1).swapaxes(0, 1).reshape(T * B, -1),
         bias=np.sum(deltas * np.sign(preactivations), axis=(0, 1)),
         readout=error.T @ states[-1],
         offset=error.sum(axis=0),

@@ -126,7 +126,7 @@ def figure(runs: list[Run], settings: Settings) -> Figure:
         loc="outside upper center",
         ncols=len(labels),
         frameon=False,
-        title="Reading handwritten digits pixel by pixel: six ways to move the recurrent matrix",
+        title="Reading handwritten digits: six ways to move the recurrent matrix",
         title_fontsize=13,
     )
     result.supxlabel(caption(settings), fontsize=8.5, color="0.35")
@@ -137,7 +137,8 @@ def caption(settings: Settings) -> str:
     """The line under the figure: what was run, and with what."""
     return (
         f"n = {settings.hidden}, {settings.steps} steps of {settings.batch_size} images, "
-        f"seed {settings.seed}, float32; lowrank-unitary {__version__}, Python {platform.python_version()}, "
+        f"{settings.pixels} of 64 pixels at a time, seed {settings.seed}, float32; "
+        f"lowrank-unitary {__version__}, Python {platform.python_version()}, "
         f"numpy {np.__version__}, matplotlib {matplotlib.__version__}"
     )
 

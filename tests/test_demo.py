@@ -211,7 +211,7 @@ def test_the_table_fits_a_terminal_of_80_columns(data: digits.Digits) -> None:
 
     runs, _ = digits.compare(data, TINY, lambda run: None)
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(digits_report.table(runs, 1))
+    console.print(digits_report.table(runs))
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80

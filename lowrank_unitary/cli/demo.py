@@ -15,8 +15,6 @@ _PACKAGES = {"sklearn": "scikit-learn", **PACKAGES}
 _HIDDEN, _PIXELS, _STEPS = 512, 8, 240
 # `--quick` takes these unless other values are given.
 _QUICK_STEPS = 20
-# Size of the recurrent matrix from which BLAS may use all of its threads.
-_THREADS_PAY_FROM = 256
 # The largest rank of the comparison.
 _SMALLEST_HIDDEN = 4
 
@@ -28,8 +26,7 @@ def add(commands: Any) -> None:
         help="train a recurrent network on handwritten digits in six ways, side by side",
         description="Train a recurrent network with an orthogonal recurrent matrix on handwritten digits, "
         "moving that matrix in six ways; print a table, write a figure and a CSV file of the curves.",
-        epilog=f"BLAS runs on one thread where the recurrent matrix is smaller than {_THREADS_PAY_FROM}. For "
-        "larger ones OPENBLAS_NUM_THREADS=1 (or what your BLAS reads) asks for the same.",
+        epilog="BLAS runs on one thread: the pools of numpy and scipy would compete in the dense geodesic.",
     )
     demo.add_argument("--quick", action="store_true", help=f"{_QUICK_STEPS} steps unless --steps is given")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="of all random numbers (default 0)")
@@ -98,8 +95,8 @@ def _demo(options: argparse.Namespace) -> int:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # Small products gain nothing from threads, and slow down where those of numpy and scipy compete.
-    limit = threadpool_limits(1 if settings.hidden < _THREADS_PAY_FROM else None, user_api="blas")
+    # With two of them the dense geodesic takes twice as long at n = 512.
+    limit = threadpool_limits(1, user_api="blas")
     with limit, Progress(*columns, console=console, refresh_per_second=4) as progress:
         bar = progress.add_task("", total=steps * len(digits.METHODS))
 
@@ -107,13 +104,12 @@ def _demo(options: argparse.Namespace) -> int:
             progress.update(bar, advance=1, description=f"{run.method}: loss {run.steps[-1].loss:.3f}")
 
         runs, complete = digits.compare(data, settings, watch)
-        threads = digits_report.blas_threads()
     if not complete:
         console.print("Interrupted; the results so far:")
     if not any(run.evaluations for run in runs):
         console.print("none yet, and no file was written.")
         return INTERRUPTED
-    console.print(digits_report.table(runs, threads))
+    console.print(digits_report.table(runs))
     figure, failed = digits_report.figure(runs, settings), None
     for folder in (options.output.parent, Path(tempfile.gettempdir())):
         # A disk may have filled up meanwhile: then into the folder of temporary files.

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
-from threadpoolctl import threadpool_info
 
 from .. import __version__
 from .digits import BASELINE, METHODS, Run, Settings
@@ -28,17 +27,12 @@ _STYLES = {
 }
 
 
-def blas_threads() -> int:
-    """The number of threads of BLAS."""
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
-
-
-def table(runs: list[Run], threads: int) -> Table:
+def table(runs: list[Run]) -> Table:
     """The final numbers of every run that was evaluated; unfinished ones are marked."""
     notes = [
         "Loss: mean of the last 50 minibatches. Defect: ‖WᵀW − I‖_F/√n. Times:",
         "medians; an update is that of W alone, sketch included. Dense polar: the",
-        "orthogonal matrix nearest to the tangent step, by SVD.",
+        "orthogonal matrix nearest to the tangent step, by SVD. One BLAS thread.",
     ]
     # Narrow enough for a terminal of 80 columns.
     result = Table(
@@ -70,11 +64,6 @@ def table(runs: list[Run], threads: int) -> Table:
             notes.append(f"* stopped after {len(run.steps)} of {run.planned_steps} steps.")
     if baseline is not None:
         notes.insert(3, f"Speed: of the update, relative to {BASELINE}.")
-    notes.append(f"BLAS threads: {threads}.")
-    if threads > 1:
-        # On 2 cores the dense geodesic took 47 ms an update at n = 512, and 26 ms with one thread.
-        notes[-1] += " Those of numpy and scipy compete in the dense geodesic, which"
-        notes.append("makes it slower than it need be: compare with OPENBLAS_NUM_THREADS=1.")
     result.caption = "\n".join(notes)
     return result
 

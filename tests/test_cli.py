@@ -8,9 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import event
 
 import lowrank_unitary as lu
 from lowrank_unitary import cli
+from lowrank_unitary._kernels import cpu
+
+
+class Listener(event.Listener):
+    """The names of all functions that numba compiles."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def on_start(self, event: event.Event) -> None:
+        self.names.append(event.data["dispatcher"].py_func.__name__)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
 
 
 def test_info_names_every_version_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,3 +129,40 @@ def test_the_module_runs_as_the_console_script_does(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.stdout.strip() == f"lowrank-unitary {lu.__version__}"
+
+
+def test_kernels_are_compiled_ahead_of_all_calls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compile", "float32", "complex64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["float32", "complex64"]
+    compiled: list[str] = []
+    listen = event.install_listener("numba:compile", Listener(compiled))
+    with listen:
+        for dtype in (np.float32, np.complex64):
+            U = lu.random_unitary(64, dtype=dtype, batch=(3,), rng=0)
+            U = lu.unitary_step(U, U[::-1], np.full((3,), 0.1), rank=2, rng=1, update="cayley")
+            body = lu.tangent_sketch(U, U[::-1], 5, rng=2)
+            direction, _ = lu.momentum_step(body, lu.MomentumState.start(U, 5), nesterov=True)
+            U = lu.unitary_step(U, direction, 0.1, rank=5, rng=3, heal=2)
+            lu.polar_projection(U[0], body.left[0], body.right[0], heal=1, rng=4)
+            lu.unitary_transport(U[0], body.left[0][:, :1], body.right[0][:, :1], overwrite_unitary=True)
+            U = np.eye(1600, dtype=dtype)
+            lu.rotate(lu.unitary_transport(U, U[:, :1], U[:, 2:3]), lu.LowRankRotation(U[:, :0], U[:, :0]))
+    assert compiled == []
+
+
+def test_what_cannot_be_compiled_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compile", "float16"]) == 2
+    assert "float32, float64, complex64, complex128, got float16" in capsys.readouterr().err
+    monkeypatch.setenv("LOWRANK_UNITARY_KERNELS", "off")
+    cpu.active.cache_clear()
+    try:
+        assert cli.main(["compile"]) == 1
+    finally:
+        monkeypatch.undo()
+        cpu.active.cache_clear()
+    assert "no kernels" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import demo, info, studies
+from . import compile, demo, info, studies
 from .arguments import INTERRUPTED
 
 
@@ -35,5 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     demo.add(commands)
     studies.add(commands)
+    compile.add(commands)
     info.add(commands)
     return parser

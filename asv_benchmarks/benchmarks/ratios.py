@@ -232,7 +232,9 @@ class Stack:
 class Small:
     """Microseconds of a whole call at k = 1, where n² hardly counts."""
 
-    params = [["numpy", "torch"], problems.RATIO_DTYPES, problems.SMALL_SIZES, [0, 1]]
+    params = [
+        ["numpy", "torch"], problems.RATIO_DTYPES, problems.SMALL_SIZES, [0, 1] if problems.FULL else [1]
+    ]  # fmt: skip
     param_names = ["namespace", "dtype", "n", "heal"]
 
     def setup(self, namespace, dtype, n, heal):

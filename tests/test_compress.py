@@ -264,3 +264,16 @@ def test_a_step_of_more_columns_than_its_rank_is_exact_where_they_hold_no_more(c
     moved = lu.unitary_step(U, gradient, 0.1 / size, k, rng=2, heal=0)
     expected = reference.transport(U, -0.1 * u, w)
     assert np.max(np.abs(moved - expected)) < 40 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("method", ["exact", "randomized"])
+@pytest.mark.parametrize("batches", [((3,), ()), ((), (3,)), ((3, 1), (2,))], ids=str)
+def test_leading_axes_of_the_two_factors_broadcast(dtype, method, batches):
+    rng = np.random.default_rng(6)
+    left, right = (normal(rng, (*batch, 30, 2), dtype) for batch in batches)
+    whole = lu.BodyFactors(*(x.copy() for x in np.broadcast_arrays(left, right)))
+    expected = lu.compress_tangent(whole, 1, method=method, rng=0)
+    C, Q = lu.compress_tangent(lu.BodyFactors(left, right), 1, method=method, rng=0)
+    assert C.shape == Q.shape == expected.left.shape
+    np.testing.assert_array_equal(C, expected.left)
+    np.testing.assert_array_equal(Q, expected.right)

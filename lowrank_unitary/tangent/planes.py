@@ -110,7 +110,8 @@ def leading_planes(xp: Namespace, left: Array, right: Array, k: int) -> Planes:
 
 
 def best_columns(xp: Namespace, left: Array, right: Array, k: int) -> BodyFactors:
-    """(C, Q) of them, in one compiled call where there is one."""
+    """(C, Q) of the best k columns of skew(left rightᴴ), in one compiled call where there is one."""
+    left, right = broadcast(xp, left, right)
     made = whole_columns(xp, left, right, k)
     return leading_planes(xp, left, right, k).factors() if made is None else BodyFactors(*made)
 

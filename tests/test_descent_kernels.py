@@ -14,7 +14,7 @@ from test_kernels import without_kernels
 import lowrank_unitary as lu
 from lowrank_unitary import reference
 from lowrank_unitary._kernels import cpu
-from lowrank_unitary._kernels.cpu.steps import planes
+from lowrank_unitary._kernels.cpu.steps import planes, polar
 from lowrank_unitary._kernels.cpu.vectors import blocks, compiling
 from lowrank_unitary.tangent.planes import best_columns
 
@@ -296,14 +296,26 @@ def test_planes_that_turn_nothing_do_not_disturb_the_others(dtype):
         assert error(got, reference.transport(U, a, b)) <= 200 * np.finfo(dtype).eps
 
 
+def small_of(T):
+    m = len(T)
+    return planes.Small(T.copy(), np.empty_like(T), np.empty_like(T), np.empty((m, m)), np.empty((5, m)))
+
+
 @numba.njit
 def planes_of(small, parts, pairs, weights, sizes):
     planes.planes(small, parts, pairs, weights, sizes)
 
 
+@numba.njit
+def polar_of(small):
+    polar.polar_change(small)
+
+
 @pytest.mark.parametrize("field", [np.float64, np.complex128])
 @pytest.mark.parametrize("m", [2, 4, 6, 12, 40])
-@pytest.mark.parametrize("kind", ["random", "equal", "graded", "zero", "half zero"])
+@pytest.mark.parametrize(
+    "kind", ["random", "equal", "graded", "zero", "half zero", "row zero", "whole numbers"]
+)
 def test_planes_are_those_of_the_eigenvalues(field, m, kind):
     rng = np.random.default_rng(m)
     T = normal(rng, (m, m), field)
@@ -317,12 +329,18 @@ def test_planes_are_those_of_the_eigenvalues(field, m, kind):
         T[:] = 0
     elif kind == "half zero":
         T[m // 2 :], T[:, m // 2 :] = 0, 0
+    elif kind == "row zero":
+        T[m // 3], T[:, m // 3] = 0, 0
+    elif kind == "whole numbers":
+        T = np.round(T)
     parts = 2 if field == np.complex128 else 1
     pairs = parts * (m // 2)
-    small = planes.Small(T.copy(), np.empty_like(T), np.empty((m, m)), np.empty((7, m)))
     weights, sizes = np.empty((parts * m, 2 * pairs)), np.empty(pairs)
-    planes_of(small, parts, pairs, weights, sizes)
-    vectors = weights[::parts, ::2] + (1j * weights[::2, 1::2] if parts == 2 else 1j * weights[:, 1::2])
+    planes_of(small_of(T), parts, pairs, weights, sizes)
+    if parts == 2:
+        vectors = weights[::2, ::2] + 1j * weights[::2, 1::2]
+    else:
+        vectors = (weights[:, ::2] + 1j * weights[:, 1::2]) / np.sqrt(2)
     w = sizes if parts == 2 else np.concatenate([sizes, -sizes])
     v = vectors if parts == 2 else np.hstack([vectors, vectors.conj()])
     exact, x = np.linalg.eigh(1j * T)
@@ -337,10 +355,52 @@ def test_planes_are_those_of_the_eigenvalues(field, m, kind):
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_what_has_no_planes_gives_nan(wrong):
     T = np.array([[0.0, -wrong], [wrong, 0.0]])
-    small = planes.Small(T, np.empty_like(T), np.empty((2, 2)), np.empty((7, 2)))
     sizes = np.empty(1)
-    planes_of(small, 1, 1, np.empty((2, 2)), sizes)
+    planes_of(small_of(T), 1, 1, np.empty((2, 2)), sizes)
     assert np.isnan(sizes).all()
+
+
+@pytest.mark.parametrize("field", [np.float64, np.complex128])
+@pytest.mark.parametrize("m", [2, 6, 24])
+@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-9, 1e-14, 1e-17, 0.0])
+def test_the_polar_factor_of_a_small_matrix_at_every_singular_value(field, m, least):
+    rng = np.random.default_rng(m)
+    (u, _), (v, _) = (np.linalg.qr(normal(rng, (m, m), field)) for _ in range(2))
+    A = (u * np.r_[np.linspace(30, 0.5, m - 1), least]) @ ct(v)
+    small = small_of(A - np.eye(m))
+    polar_of(small)
+    P = small.T + np.eye(m)
+    H = ct(P) @ A
+    assert np.linalg.norm(ct(P) @ P - np.eye(m)) <= 5 * m * np.finfo(float).eps
+    # Stable: the factor of a matrix as near to A as its rounding.
+    assert np.linalg.norm(H - ct(H)) <= 4 * m * 30 * np.finfo(float).eps
+    assert np.linalg.eigvalsh((H + ct(H)) / 2)[0] >= -4 * m * 30 * np.finfo(float).eps
+
+
+@pytest.mark.parametrize("field", [np.float64, np.complex128])
+@pytest.mark.parametrize("size", [1e-15, 1e-9, 1e-3, 1.0])
+def test_the_polar_factor_of_a_small_step_keeps_its_digits(field, size):
+    rng = np.random.default_rng(3)
+    X = normal(rng, (6, 6), field)
+    X *= size / np.linalg.norm(X, 2)
+    small = small_of(X)
+    polar_of(small)
+    Y, X = small.T, reference.extended(X)
+    if size < 1e-6:
+        # (I + X)(I + E)^(−½) to second order: the third is below rounding.
+        E = X + ct(X) + ct(X) @ X
+        exact = X - E / 2 - X @ E / 2 + 3 * E @ E / 8
+    else:
+        exact = reference.polar_factor(np.eye(6) + X) - np.eye(6)
+    assert error(Y, exact) <= 20 * size * np.finfo(float).eps
+    assert np.linalg.norm(Y + ct(Y) + ct(Y) @ Y) <= 20 * size * np.finfo(float).eps
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_has_no_polar_factor_gives_nan(wrong):
+    small = small_of(np.array([[0.0, wrong], [0.5, 0.0]]))
+    polar_of(small)
+    assert np.isnan(small.T).all()
 
 
 @pytest.mark.parametrize("power", [-126, -90, 90, 126])

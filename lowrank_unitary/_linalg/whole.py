@@ -102,9 +102,9 @@ def whole_transport(
     *,
     overwrite: bool,
 ) -> Array | None:
-    """A whole step along a geodesic or Cayley curve by the kernels, from several columns; else None."""
+    """A whole step by the kernels, from several columns; else None."""
     k = left.shape[-1]
-    if k < 2 or heal > 2 * k or update == "polar" or not _is_for_kernels(key):
+    if k < 2 or heal > 2 * k or not _is_for_kernels(key):
         return None
     if not (views := for_kernels(xp, k, unitary, left, right)):
         return None

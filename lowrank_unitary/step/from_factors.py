@@ -192,7 +192,7 @@ def _step_of_factors(unitary: Array, left: Array, right: Array, how: _How) -> Ar
         rng = key_of(rng, unitary)
     else:
         check_rng(rng, unitary)
-    if core == "auto" and update != "polar":
+    if core == "auto":
         key = rng if heal else _NO_KEY
         moved = whole_transport(xp, unitary, left, right, key, heal, update, overwrite=overwrite)
         if moved is not None:

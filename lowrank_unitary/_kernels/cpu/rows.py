@@ -252,11 +252,12 @@ def _descended(
     """The parts of a descent step, or of the sketch of a tangent; body factors have further products."""
     descent = _compiled("steps.descent")
     if body := isinstance(gradient, tuple):
-        front, slopes = (real_rows(x.mT) for x in gradient)
+        front, slopes = (_turned(x) for x in gradient)
+        # Without a matrix to move only the size of the factors counts.
+        real = front if real is None else real
     else:
+        assert real is not None
         front, slopes = real, real_rows(gradient)
-    # Without a matrix to move only the size of the factors counts.
-    real = front if real is None else real
     step = _compiled("steps.rotation").Step(*numbers, int(body), again if body else 0)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
@@ -276,13 +277,13 @@ def transport_step(
     update: str,
     out: Floats,
 ) -> bool:
-    """Move matrices by steps left @ rightᴴ along geodesics or Cayley curves into `out`, as descent_step.
+    """Move matrices by steps left @ rightᴴ into `out`, as descent_step.
 
     False, and nothing is written, where the generic line must be used.
     """
     transport = _compiled("steps.transport")
     real, weights, along = real_rows(matrix), real_rows(left), dual_rows(right)
-    if not transport.in_range(weights):
+    if not transport.in_range(weights) or (update == "polar" and not transport.in_range(real_rows(right))):
         return False
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]
@@ -386,6 +387,20 @@ def _divided_step(
 
 def _threads_for(real: Floats, columns: int) -> int:
     return thread_count() if real.nbytes * columns >= _PARALLEL else 1
+
+
+def _turned(thin: Floats) -> Floats:
+    """Thin columns as real rows of twice the length, each entry with its parts: real_rows(thin.mT)."""
+    rows = thin.mT
+    if rows.flags.c_contiguous:
+        return real_rows(rows)
+    columns = stack(thin)
+    out = np.empty((len(columns), *rows.shape[-2:]), thin.dtype)
+    transpose = _compiled("vectors.basis").transpose
+    run(
+        lambda *where: transpose(columns, out, where), ranges(len(columns), _threads_for(out, rows.shape[-2]))
+    )
+    return real_rows(out)
 
 
 def _columns(x: Floats) -> Floats:

@@ -1,6 +1,7 @@
-"""From a small skew-Hermitian matrix T in an orthonormal basis to the rows that turn those of U.
+"""From a small matrix in an orthonormal basis to the rows that turn those of U.
 
-T ──planes──> angles ──> L and R ──healing──> rotation of the rows. Thin columns are real rows (basis.py).
+planes of a skew-Hermitian T, or polar factor ──> L and R ──healing──> rotation of the rows. Thin columns are
+real rows (basis.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import FACTORS, PROBES, UPDATES
-from ..vectors.basis import clear, collect, copy, extend
+from ..vectors.basis import clear, collect, copy, extend, scale
 from ..vectors.blocks import ONE, PANEL, ZERO, add_rows, dot_rows
 from ..vectors.compiling import inner
 from ..vectors.random import random_rows
@@ -24,7 +25,7 @@ Numbers = NDArray[Any]
 # In numbers.
 _APART = 48
 _PROBES: Any = np.int64(PROBES)
-_GEODESIC, _CAYLEY, _POLAR = range(len(UPDATES))
+_GEODESIC, _CAYLEY, POLAR = range(len(UPDATES))
 
 
 class Step(NamedTuple):
@@ -74,8 +75,8 @@ def memory_for(step: Step, n: int, dtype: Any) -> Memory:
     return (
         made_rows((4 * width + 2 * made + 2 * turned, columns + apart), dtype),
         np.empty((2 * max(PANEL, width, made), turned + width), dtype),
-        np.empty((2 * m + 8, parts * m)),
-        np.empty((2, m, m), np.float64 if parts == 1 else np.complex128),
+        np.empty((2 * m + 6, parts * m)),
+        np.empty((3, m, m), np.float64 if parts == 1 else np.complex128),
         np.empty((2, n), np.uint32),
     )
 
@@ -91,9 +92,10 @@ def work_of(step: Step, memory: Memory) -> Work:
     width, made, m = step.width, step.made, T.shape[1]
     total, basis, left = width + made, 2 * (width + made), 2 * (2 * width + made)
     right = left + 2 * (step.pairs + made)
+    small = Small(T[0], T[1], T[2], numbers[m + 6 :], numbers[m + 1 : m + 6])
     return Work(
         rows[:total], rows[total:basis], rows[basis:left], rows[left:right], rows[right:],
-        dots, numbers[:m], numbers[m], Small(T[0], T[1], numbers[m + 8 :], numbers[m + 1 : m + 8]), words,
+        dots, numbers[:m], numbers[m], small, words,
     )  # fmt: skip
 
 
@@ -125,10 +127,28 @@ def turn(step: Step, work: Work, size: float) -> None:
         return
     for r in range(0, count, 2):
         cosine, sine = _angle(size * work.sizes[r // 2], step.update)
-        x, y = right[r], right[r + 1]
+        x, y, first, second = right[r], right[r + 1], left[r], left[r + 1]
         for m in range(x.shape[0]):
-            left[r, m] = cosine * x[m] - sine * y[m]
-            left[r + 1, m] = cosine * y[m] + sine * x[m]
+            first[m] = cosine * x[m] - sine * y[m]
+            second[m] = cosine * y[m] + sine * x[m]
+
+
+@inner
+def place(step: Step, work: Work) -> None:
+    """L and R of I + Q Y Qᴴ for the basis Q and a small Y, in as many columns as Q has: Q and Q Yᴴ."""
+    basis, right, dots, Y, m = work.basis, work.right, work.dots, work.small.T, work.small.T.shape[0]
+    for i in range(m):
+        for j in range(m):
+            x, y = Y[j, i].real, -Y[j, i].imag
+            if step.parts == 1:
+                dots[i, j] = x
+            else:
+                dots[2 * i, 2 * j], dots[2 * i + 1, 2 * j] = x, -y
+                dots[2 * i, 2 * j + 1], dots[2 * i + 1, 2 * j + 1] = y, x
+    count = step.parts * m
+    copy(basis, ZERO, work.left, ZERO, count)
+    clear(right, count)
+    add_rows(right, ZERO, right, ZERO, count, basis, ZERO, count, dots, ZERO, (dots.shape[1], ONE))
 
 
 @inner
@@ -173,11 +193,14 @@ def heal(step: Step, work: Work) -> None:
         return
     collect(work.total, step.width, made, step.parts, 1.0)
     by, norm = (dots.shape[1], ONE), 0.0
-    for j in range(count, count + made):
+    for j in range(made):
+        along, total = work.along[step.width + j], work.total[step.width + j]
+        first, second = left[count + j], left[count + made + j]
+        across, back = right[count + j], right[count + made + j]
         for m in range(left.shape[1]):
-            z = work.along[step.width + j - count, m]
-            d = work.total[step.width + j - count, m] - z
-            left[j, m], left[made + j, m], right[j, m], right[made + j, m] = z, d, d, z
+            z = along[m]
+            d = total[m] - z
+            first[m], second[m], across[m], back[m] = z, d, d, z
             norm += d * d / step.parts
     dot_rows(left, count, made, right, count, made, dots, ZERO)
     shortened = -0.5 / math.sqrt(1.0 + norm)
@@ -186,7 +209,6 @@ def heal(step: Step, work: Work) -> None:
             dots[i, j] = -dots[i, j]
     add_rows(right, count, right, count, made, left, count, made, dots, ZERO, by)
     for j in range(count, count + 2 * made):
-        for m in range(left.shape[1]):
-            right[j, m] *= shortened
+        scale(right[j], shortened)
     dot_rows(right, count, 2 * made, left, ZERO, count, dots, ZERO)
     add_rows(left, ZERO, left, ZERO, count, left, count, 2 * made, dots, ZERO, by)

@@ -1,7 +1,9 @@
-"""A whole step from factors of several columns, compiled: U exp(skew(c bᴴ)) with c = Uᴴa, or its Cayley form.
+"""A whole step from factors of several columns, compiled.
+
+U exp(skew(c bᴴ)) with c = Uᴴa, or its Cayley form, or U polar(I + c bᴴ).
 
 a and probes ──one read of U──> c and Uᴴ(U Z)
-[b, c] ──Gram–Schmidt──> basis and coordinates ──> T = skew(c bᴴ) in the basis ──rotation.py──>
+[b, c] ──Gram–Schmidt──> basis and coordinates ──> X = c bᴴ in the basis ──planes or polar factor──> rotation
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from ..vectors.basis import clear, collect, copy, extend
 from ..vectors.blocks import ZERO, Range, pull_rows, turn_rows
 from ..vectors.compiling import inner, outer
 from .planes import planes
-from .rotation import Memory, Step, Work, heal, make_probes, turn, work_of
+from .polar import polar_change
+from .rotation import POLAR, Memory, Step, Work, heal, make_probes, place, turn, work_of
 
 Floats = NDArray[Any]
 
@@ -52,9 +55,14 @@ def transport(
             elif part == TURN:
                 collect(work.total, ZERO, step.width, step.parts, 1.0)
                 copy(work.total, ZERO, work.basis, step.width, step.width)
-                make_tangent(step, work)
-                planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
-                turn(step, work, -1.0)
+                if step.update == POLAR:
+                    make_product(step, work)
+                    polar_change(work.small)
+                    place(step, work)
+                else:
+                    make_tangent(step, work)
+                    planes(work.small, step.parts, step.pairs, work.dots, work.sizes)
+                    turn(step, work, -1.0)
                 heal(step, work)
             else:
                 width = 2 * (step.made + step.pairs)
@@ -78,21 +86,32 @@ def in_range(weights: Floats) -> bool:
 
 
 @inner
-def make_tangent(step: Step, work: Work) -> None:
-    """From the rows [b, c] to T = Σ_j ½ (c_j b_jᴴ − b_j c_jᴴ) in an orthonormal basis, in their place."""
+def make_product(step: Step, work: Work) -> None:
+    """From the rows [b, c] to X = Σ_j c_j b_jᴴ in an orthonormal basis, in their place."""
     width, parts, basis, numbers = step.width, step.parts, work.basis, work.coordinates
-    extend(basis, ZERO, 2 * width, parts, numbers, work.dots)
-    # The second part of a coordinate is minus its imaginary one.
-    T, count = work.small.T.view(np.float64), width // parts
-    T[:] = 0.0
+    extend(basis, ZERO, width, parts, numbers, work.dots)
+    extend(basis, width, 2 * width, parts, numbers, work.dots)
+    X, count = work.small.T.view(np.float64), width // parts
+    X[:] = 0.0
     for j in range(count):
         b, c = numbers[j], numbers[count + j]
         for i in range(2 * count):
+            row = X[i]
             for o in range(2 * count):
-                real = c[parts * i] * b[parts * o] - b[parts * i] * c[parts * o]
-                if parts == 2:
-                    x, y = b[2 * i + 1], c[2 * i + 1]
-                    real += y * b[2 * o + 1] - x * c[2 * o + 1]
-                    imag = c[2 * i] * b[2 * o + 1] - y * b[2 * o] - b[2 * i] * c[2 * o + 1] + x * c[2 * o]
-                    T[i, 2 * o + 1] += 0.5 * imag
-                T[i, parts * o] += 0.5 * real
+                if parts == 1:
+                    row[o] += c[i] * b[o]
+                else:
+                    # The second part of a coordinate is minus its imaginary one.
+                    row[2 * o] += c[2 * i] * b[2 * o] + c[2 * i + 1] * b[2 * o + 1]
+                    row[2 * o + 1] += c[2 * i] * b[2 * o + 1] - c[2 * i + 1] * b[2 * o]
+
+
+@inner
+def make_tangent(step: Step, work: Work) -> None:
+    """The same, and T = (X − Xᴴ)/2."""
+    make_product(step, work)
+    T = work.small.T
+    for i in range(T.shape[0]):
+        for o in range(i + 1):
+            x, y = T[i, o], T[o, i]
+            T[i, o], T[o, i] = 0.5 * (x - np.conj(y)), 0.5 * (y - np.conj(x))

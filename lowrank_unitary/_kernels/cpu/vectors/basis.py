@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import ONE, ZERO, add_rows, dot_rows
-from .compiling import inner
+from .blocks import ONE, ZERO, Range, add_rows, dot_rows
+from .compiling import inner, outer
 
 Floats = NDArray[Any]
 
@@ -46,12 +46,12 @@ def collect(rows: Floats, start: int, count: int, parts: int, factor: float) -> 
     """Rows of columns factor · Σ conj(row) weight, in place, from real sums with all parts of the weights."""
     for j in range(start, start + count, parts):
         a, b = rows[j], rows[j + parts - 1]
-        for m in range(0, a.shape[0], parts):
-            if parts == 1:
-                a[m] *= factor
-            else:
-                real, imag = factor * (a[m] + b[m + 1]), factor * (b[m] - a[m + 1])
-                a[m], a[m + 1], b[m], b[m + 1] = real, -imag, imag, real
+        if parts == 1:
+            scale(a, factor)
+            continue
+        for m in range(0, a.shape[0] - 1, 2):
+            real, imag = factor * (a[m] + b[m + 1]), factor * (b[m] - a[m + 1])
+            a[m], a[m + 1], b[m], b[m + 1] = real, -imag, imag, real
 
 
 @inner
@@ -63,35 +63,78 @@ def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats
     """
     least = 4.0 * np.finfo(rows.dtype).eps
     for j in range(start, count, parts):
-        weights = coordinates[j // parts]
-        for i in range(count):
-            weights[i] = 0.0
-        unit, size = 1.0, _norm(rows, j, dots)
-        # Squares beyond these overflow or underflow in single precision.
-        if not 1e-12 < size < 1e12:
-            unit = _unit(rows[j])
-            _scale(rows[j], 1.0 / unit)
-            size = _norm(rows, j, dots)
+        coordinates[j // parts] = 0.0
+    together = start > 0 and _project(rows, start, count, parts, coordinates, dots)
+    for j in range(start, count, parts):
+        weights, unit, first = coordinates[j // parts], 1.0, ZERO
+        if together:
+            # The norm before the projection.
+            size, first = weights[j], start
+        else:
+            size = _look(rows, j, dots)
+            if not _in_range(size):
+                unit = _unit(rows[j])
+                scale(rows[j], 1.0 / unit)
+                size = _look(rows, j, dots)
         length = size
-        for _ in range(_PASSES):
+        for turn in range(_PASSES):
             if j == 0:
                 break
             before = length
-            dot_rows(rows, ZERO, j, rows, j, ONE, dots, ZERO)
-            for i in range(j):
-                weights[i] += unit * dots[i, 0]
-                dots[i, 0] = -dots[i, 0]
-            add_rows(rows, j, rows, j, ONE, rows, ZERO, j, dots, ZERO, (dots.shape[1], ONE))
-            length = _norm(rows, j, dots)
+            if turn or together:
+                dot_rows(rows, first, j - first, rows, j, ONE, dots, ZERO)
+            for i in range(first, j):
+                weights[i] += unit * dots[i - first, 0]
+                dots[i - first, 0] = -dots[i - first, 0]
+            add_rows(rows, j, rows, j, ONE, rows, first, j - first, dots, ZERO, (dots.shape[1], ONE))
+            first, length = ZERO, _norm(rows, j, dots)
             if not length <= 0.7 * before:
                 break
         if length <= least * size:
-            _scale(rows[j], 0.0)
+            weights[j] = 0.0
+            scale(rows[j], 0.0)
         else:
             weights[j] = unit * length
-            _scale(rows[j], 1.0 / length)
+            scale(rows[j], 1.0 / length)
         if parts == 2:
             second_row(rows, j)
+
+
+@inner
+def _project(rows: Floats, start: int, count: int, parts: int, coordinates: Floats, dots: Floats) -> bool:
+    """A first pass of all columns from `start` on against those before, at once, which is faster.
+
+    False, and nothing is done, where a norm is out of range; else it is kept as the column's own weight.
+    """
+    for j in range(start, count, parts):
+        size = _norm(rows, j, dots)
+        if not _in_range(size):
+            return False
+        coordinates[j // parts, j] = size
+    dot_rows(rows, ZERO, start, rows, start, count - start, dots, ZERO)
+    for j in range(start, count):
+        for i in range(start):
+            if (j - start) % parts == 0:
+                coordinates[j // parts, i] = dots[i, j - start]
+            dots[i, j - start] = -dots[i, j - start]
+    add_rows(rows, start, rows, start, count - start, rows, ZERO, start, dots, ZERO, (dots.shape[1], ONE))
+    if parts == 2:
+        for j in range(start, count, 2):
+            second_row(rows, j)
+    return True
+
+
+@inner
+def _in_range(size: float) -> bool:
+    """Whether squares neither overflow nor underflow in single precision, in this form False for NaN."""
+    return 1e-12 < size < 1e12
+
+
+@inner
+def _look(rows: Floats, j: int, dots: Floats) -> float:
+    """The products of row j with those before, in `dots`, and its norm."""
+    dot_rows(rows, ZERO, j + 1, rows, j, ONE, dots, ZERO)
+    return math.sqrt(dots[j, 0])
 
 
 @inner
@@ -101,7 +144,8 @@ def _norm(rows: Floats, j: int, dots: Floats) -> float:
 
 
 @inner
-def _scale(row: Floats, factor: float) -> None:
+def scale(row: Floats, factor: float) -> None:
+    """In place."""
     for m in range(row.shape[0]):
         row[m] *= factor
 
@@ -117,17 +161,30 @@ def _unit(row: Floats) -> float:
     return max(2.0 ** math.ceil(math.log2(largest)), 4.0 * np.finfo(row.dtype).tiny)
 
 
+# By rows: with two indices numba allows for negative ones, and the loop is not vectorised.
 @inner
 def copy(rows: Floats, start: int, to: Floats, o: int, count: int) -> None:
     """Some rows to another place, as far as both go."""
     for j in range(count):
+        source, target = rows[start + j], to[o + j]
         for m in range(min(rows.shape[1], to.shape[1])):
-            to[o + j, m] = rows[start + j, m]
+            target[m] = source[m]
 
 
 @inner
 def clear(rows: Floats, count: int) -> None:
     """The first rows become zero."""
     for j in range(count):
-        for m in range(rows.shape[1]):
-            rows[j, m] = 0.0
+        row = rows[j]
+        for m in range(row.shape[0]):
+            row[m] = 0.0
+
+
+@outer
+def transpose(stack: Floats, out: Floats, where: Range) -> None:
+    """The transposes of a range of matrices."""
+    for s in range(where[0], where[1]):
+        matrix, turned = stack[s], out[s]
+        for i in range(matrix.shape[0]):
+            for j in range(matrix.shape[1]):
+                turned[j, i] = matrix[i, j]

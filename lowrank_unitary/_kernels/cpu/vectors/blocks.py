@@ -1,6 +1,6 @@
 """Serial kernels on real rows: panels of rows that stay in cache, by blocks that stay in registers.
 
-A block makes eight to sixteen multiply-adds of six to eight loads, which is bound by arithmetic and not by
+A block makes eight to sixteen multiply-adds of six to ten loads, which is bound by arithmetic and not by
 the caches. A few rows of a matrix are given by the first and their number.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiling import inner, outer
-from .simd import TALL, dots_of, sums_of
+from .simd import TALL, WIDE, dots_of, sums_of
 
 Floats = NDArray[Any]
 Range = tuple[int, int]
@@ -28,8 +28,8 @@ _COLUMNS = 1024
 ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
 
-_dots_4, _dots_2, _dots_1, _dot = dots_of(TALL, 4), dots_of(TALL, 2), dots_of(TALL, 1), dots_of(1, 1)
-_sums_8, _sums_4, _sums_2, _sums_1 = sums_of(8), sums_of(4), sums_of(2), sums_of(1)
+_dots_4, _dots_2, _dots_1, _dot = dots_of(TALL, 4), dots_of(TALL, 2), dots_of(TALL, 1, 2), dots_of(1, 1, 2)
+_sums_wide, _sums_4, _sums_2, _sums_1 = sums_of(WIDE), sums_of(4), sums_of(2), sums_of(1)
 
 
 @inner
@@ -84,9 +84,9 @@ def add_rows(
         j = 0
         while j < width:
             here = at + j * by[1]
-            if j + 8 <= width:
-                _sums_8(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
-                j += 8
+            if j + WIDE <= width:
+                _sums_wide(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                j += WIDE
             elif j + 4 <= width:
                 _sums_4(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
                 j += 4

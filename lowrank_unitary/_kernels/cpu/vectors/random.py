@@ -68,14 +68,15 @@ def random_rows(
         _threefry(k0, k1, words, n)
         for m in range(n):
             real, imag = _fraction(words[0, m]), _fraction(words[1, m])
+            radius, angle = 0.0, 2.0 * math.pi * imag
             if normal:
-                radius, angle = math.sqrt(-2.0 / parts * math.log(real)), 2.0 * math.pi * imag
-                real, imag = radius * math.cos(angle), radius * math.sin(angle)
+                radius = math.sqrt(-2.0 / parts * math.log(real))
+                real = radius * math.cos(angle)
             else:
-                real, imag = wide * (real - 0.5), wide * (imag - 0.5)
+                real = wide * (real - 0.5)
             row[parts * m] = real
             if parts == 2:
-                row[2 * m + 1] = -imag
+                row[2 * m + 1] = -radius * math.sin(angle) if normal else -wide * (imag - 0.5)
         if parts == 2:
             second_row(rows, start + j)
 

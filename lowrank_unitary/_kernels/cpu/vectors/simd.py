@@ -6,7 +6,8 @@ most of the time of compilation and failed silently where it could not exclude t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite.binding
@@ -24,8 +25,11 @@ def _vector_bytes() -> int:
 
 
 _VECTOR_BYTES = _vector_bytes()
-# What two operands leave of the registers: 16 sums of 32, or 12 of 16.
-TALL = 4 if _VECTOR_BYTES == 64 else 3
+# What two operands leave of the registers: 16 sums of 32, or 12 of 16. By dot products of rows with four
+# others, and by sums of rows at two vectors.
+TALL, WIDE = (4, 8) if _VECTOR_BYTES == 64 else (3, 6)
+# Bytes within which entries change their places at once.
+_GROUP_BYTES = 16
 
 
 class _Loop:
@@ -89,19 +93,42 @@ class _Loop:
         return made
 
     def totals(self, vectors: list[Any]) -> list[Any]:
-        """The sums of the entries of each vector, by a tree in which two vectors share one from then on."""
-        count, levels = len(vectors), self.lanes.bit_length() - 1
-        even, odd = (
-            ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(range(start, 2 * self.lanes, 2)))
-            for start in range(2)
-        )
+        """Short vectors with the sums of the entries of each, in their order.
+
+        Sums of neighbours first, within 16 bytes, where a shuffle is one instruction; then of halves.
+        """
         shuffle, add = self.builder.shuffle_vector, self.builder.fadd
-        for _ in range(levels):
+        group, count = _GROUP_BYTES // self.align.constant, self.lanes
+        for _ in range(group.bit_length() - 1):
             pairs = zip(vectors[::2], [*vectors[1::2], vectors[-1]], strict=False)
+            even, odd = (self._places(self._neighbours(start, group)) for start in range(2))
             vectors = [add(shuffle(x, y, even), shuffle(x, y, odd)) for x, y in pairs]
-        lane = [ir.Constant(ir.IntType(32), i) for i in range(self.lanes)]
-        places = (divmod(i, self.lanes) for i in range(count))
-        return [self.builder.extract_element(vectors[which], lane[place]) for which, place in places]
+        while count > group:
+            count //= 2
+            low, high = (self._places(range(start, start + count)) for start in (0, count))
+            vectors = [add(shuffle(x, x, low), shuffle(x, x, high)) for x in vectors]
+        return vectors
+
+    def _neighbours(self, start: int, group: int) -> list[int]:
+        """Every other entry of two vectors, group by group."""
+        places = range(0, self.lanes, group)
+        return [
+            place + i + more for place in places for more in (0, self.lanes) for i in range(start, group, 2)
+        ]
+
+    def _places(self, entries: Iterable[int]) -> Any:
+        chosen = list(entries)
+        return ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
+
+    def add_to(self, row: Any, sums: list[Any], count: int) -> None:
+        """Add the first entries of short vectors to as many numbers in a row."""
+        builder, size = self.builder, min(count, sums[0].type.count)
+        for i, vector in enumerate(sums):
+            first = builder.shuffle_vector(vector, vector, self._places(range(size)))
+            at = builder.gep(row, [ir.Constant(ir.IntType(64), i * size)])
+            at = builder.bitcast(at, first.type.as_pointer())
+            before = builder.load(at, align=self.align.constant)
+            builder.store(builder.fadd(before, first), at, align=self.align.constant)
 
     def over(self, first: Any, last: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
         """Call body(column, None) for some vectors at a time, body(column, mask) for each that is left."""
@@ -124,8 +151,11 @@ class _Loop:
         return self.builder.call(function, values)
 
 
-def dots_of(tall: int, wide: int) -> Any:
-    """out[o + r, p + c] += rows[i + r] · left[j + c] for r < tall and c < wide, between two columns."""
+def dots_of(tall: int, wide: int, vectors: int = 1) -> Any:
+    """out[o + r, p + c] += rows[i + r] · left[j + c] for r < tall and c < wide, between two columns.
+
+    With several vectors at a time, since a sum waits for the one before.
+    """
 
     @intrinsic
     def dots(
@@ -136,22 +166,23 @@ def dots_of(tall: int, wide: int) -> Any:
             loop = _Loop(context, builder, kind.dtype)
             tall_rows = [loop.row(kind, args[0], args[1], r) for r in range(tall)]
             wide_rows = [loop.row(kind, args[2], args[3], c) for c in range(wide)]
-            sums = [[loop.register() for _ in wide_rows] for _ in tall_rows]
+            several = [[[loop.register() for _ in wide_rows] for _ in tall_rows] for _ in range(vectors)]
 
             def body(column: Any, mask: Any) -> None:
-                x = [loop.load(row, column, mask) for row in tall_rows]
-                for c, row in enumerate(wide_rows):
-                    y = loop.load(row, column, mask)
-                    for r in range(tall):
-                        loop.multiply_add(x[r], y, sums[r][c])
+                for v, sums in enumerate(several if mask is None else several[:1]):
+                    place = builder.add(column, ir.Constant(column.type, v * loop.lanes))
+                    x = [loop.load(row, place, mask) for row in tall_rows]
+                    for c, row in enumerate(wide_rows):
+                        y = loop.load(row, place, mask)
+                        for r in range(tall):
+                            loop.multiply_add(x[r], y, sums[r][c])
 
-            loop.over(args[7], args[8], 1, body)
-            totals = iter(loop.totals([builder.load(register) for line in sums for register in line]))
+            loop.over(args[7], args[8], vectors, body)
             for r in range(tall):
                 row = builder.gep(loop.row(kind, args[4], args[5], r), [args[6]])
-                for c in range(wide):
-                    at = builder.gep(row, [ir.Constant(args[6].type, c)])
-                    builder.store(builder.fadd(builder.load(at), next(totals)), at)
+                added = [[builder.load(register) for register in sums[r]] for sums in several]
+                line = [functools.reduce(builder.fadd, same) for same in zip(*added, strict=True)]
+                loop.add_to(row, loop.totals(line), wide)
             return context.get_dummy_value()
 
         whole = types.intp

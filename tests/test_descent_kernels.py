@@ -447,6 +447,10 @@ def test_the_loops_end_at_any_column(single):
         assert np.abs(total - exact.T @ rows).max() <= 40 * eps * columns * np.sqrt(columns)
 
 
+def halved(x):
+    return x / 2
+
+
 class TestCompiling:
     """Kernels are compiled aloud, and also where nothing can be kept."""
 
@@ -467,6 +471,19 @@ class TestCompiling:
         (record,) = caplog.records
         assert record.name == "lowrank_unitary"
         assert "compiled in every process" in record.message
+
+    def test_what_was_compiled_counts_for_the_same_text_of_all_kernels(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+
+        def was_kept():
+            made = compiling.outer(halved)
+            assert made(3.0) == 1.5
+            return bool(made.stats.cache_hits)
+
+        assert [was_kept(), was_kept()] == [False, True]
+        # Another file of the kernels has changed, and not that of the function.
+        monkeypatch.setattr(compiling, "_sources", lambda: "another text")
+        assert [was_kept(), was_kept()] == [False, True]
 
     @pytest.mark.parametrize(
         ("module", "seconds", "said"), [("cpu", 0.3, 1), ("cpu", 0.0, 0), ("other", 0.3, 0)]

@@ -251,14 +251,17 @@ def _descended(
 ) -> None:
     """The parts of a descent step, or of the sketch of a tangent; body factors have further products."""
     descent = _compiled("steps.descent")
+    # Without a matrix to move there is only what is written.
+    real, turned = out if real is None else real, 0
     if body := isinstance(gradient, tuple):
-        front, slopes = (_turned(x) for x in gradient)
-        # Without a matrix to move only the size of the factors counts.
-        real = front if real is None else real
+        left, right = gradient
+        if left.mT.flags.c_contiguous and right.mT.flags.c_contiguous:
+            front, slopes = real_rows(left.mT), real_rows(right.mT)
+        else:
+            front, slopes, turned = real_rows(left), real_rows(right), left.shape[-1]
     else:
-        assert real is not None
         front, slopes = real, real_rows(gradient)
-    step = _compiled("steps.rotation").Step(*numbers, int(body), again if body else 0)
+    step = _compiled("steps.rotation").Step(*numbers, int(body), again if body else 0, turned)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         descent.descend(real, front, slopes, sizes, out, tuple(step), memory, (first, last), where, rows)
@@ -288,7 +291,7 @@ def transport_step(
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]
     numbers = (*key, parts, width, parts * probes, width, UPDATES.index(update))
-    step = _compiled("steps.rotation").Step(*numbers, 0, 0)
+    step = _compiled("steps.rotation").Step(*numbers, 0, 0, 0)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
         transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
@@ -315,7 +318,7 @@ def best_columns(left: Floats, right: Floats, k: int) -> tuple[Floats, Floats]:
     """C and Q of the best k columns of the tangents skew(left rightᴴ), from all of theirs."""
     *batch, n, m = left.shape
     parts = numbers_in(left)
-    step = _compiled("steps.rotation").Step(0, 0, parts, parts * m, 0, parts * k, FACTORS, 0, 0)
+    step = _compiled("steps.rotation").Step(0, 0, parts, parts * m, 0, parts * k, FACTORS, 0, 0, 0)
     out = np.empty((math.prod(batch), 2 * parts * k, parts * n), left.real.dtype)
     memory = _compiled("steps.rotation").memory_for(step, n, out.dtype)
     _compiled("steps.columns").best_columns(dual_rows(left), dual_rows(right), out, tuple(step), memory)
@@ -387,20 +390,6 @@ def _divided_step(
 
 def _threads_for(real: Floats, columns: int) -> int:
     return thread_count() if real.nbytes * columns >= _PARALLEL else 1
-
-
-def _turned(thin: Floats) -> Floats:
-    """Thin columns as real rows of twice the length, each entry with its parts: real_rows(thin.mT)."""
-    rows = thin.mT
-    if rows.flags.c_contiguous:
-        return real_rows(rows)
-    columns = stack(thin)
-    out = np.empty((len(columns), *rows.shape[-2:]), thin.dtype)
-    transpose = _compiled("vectors.basis").transpose
-    run(
-        lambda *where: transpose(columns, out, where), ranges(len(columns), _threads_for(out, rows.shape[-2]))
-    )
-    return real_rows(out)
 
 
 def _columns(x: Floats) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import FACTORS, RIGHT
-from ..vectors.basis import clear, collect, conjugate, copy, extend
+from ..vectors.basis import clear, collect, conjugate, copy, extend, transpose
 from ..vectors.blocks import ONE, PANEL, ZERO, Range, add_rows, dot_rows, panel_rows, turn_rows
 from ..vectors.compiling import inner, outer
 from ..vectors.random import random_rows
@@ -47,17 +47,22 @@ def descend(
     """Parts of the step for a range of matrices, or for some of the rows of one.
 
     Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step. `fronts`
-    are F, and `gradients` G; body factors are used as a whole, not by rows. For FACTORS `out` takes those of
-    the tangent, the rows of C and then those of Q.
+    are F, and `gradients` G, or body factors, which are used as a whole, not by rows. For FACTORS `out` takes
+    those of the tangent, the rows of C and then those of Q.
     """
     step = Step(*counts)
     work = work_of(step, memory)
     stream = (step.high, step.low, _RIGHT, ZERO)
     for s in range(where[0], where[1]):
         matrix, front, gradient = matrices[s], fronts[s], gradients[s]
+        if step.turned:
+            front, gradient = work.thin[0], work.thin[1]
         some = (ZERO, front.shape[0]) if step.body else rows
         for part in range(parts[0], parts[1]):
             if part == BEGIN:
+                if step.turned:
+                    transpose(fronts[s], step.parts, front)
+                    transpose(gradients[s], step.parts, gradient)
                 random_rows(stream, s, (ZERO, ZERO), step.parts, work.along, ZERO, step.width, work.words)
                 if step.body:
                     conjugate(work.along, step.width, step.parts)

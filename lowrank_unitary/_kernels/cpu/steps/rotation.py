@@ -43,9 +43,11 @@ class Step(NamedTuple):
     # Whether the tangent is that of body factors, and products with it beyond the two.
     body: int
     again: int
+    # Columns of body factors that are given as columns and not as rows.
+    turned: int
 
 
-Memory = tuple[Floats, Floats, Floats, Numbers, NDArray[np.uint32]]
+Memory = tuple[Floats, Floats, Floats, Numbers, NDArray[np.uint32], Floats]
 
 
 class Work(NamedTuple):
@@ -62,6 +64,8 @@ class Work(NamedTuple):
     sizes: Floats
     small: Small
     words: NDArray[np.uint32]
+    # Body factors as rows.
+    thin: Floats
 
 
 def memory_for(step: Step, n: int, dtype: Any) -> Memory:
@@ -78,6 +82,7 @@ def memory_for(step: Step, n: int, dtype: Any) -> Memory:
         np.empty((2 * m + 6, parts * m)),
         np.empty((3, m, m), np.float64 if parts == 1 else np.complex128),
         np.empty((2, n), np.uint32),
+        np.empty((2, step.turned, columns), dtype),
     )
 
 
@@ -88,14 +93,14 @@ def rows_of_total(step: Step) -> slice:
 
 @inner
 def work_of(step: Step, memory: Memory) -> Work:
-    rows, dots, numbers, T, words = memory
+    rows, dots, numbers, T, words, thin = memory
     width, made, m = step.width, step.made, T.shape[1]
     total, basis, left = width + made, 2 * (width + made), 2 * (2 * width + made)
     right = left + 2 * (step.pairs + made)
     small = Small(T[0], T[1], T[2], numbers[m + 6 :], numbers[m + 1 : m + 6])
     return Work(
         rows[:total], rows[total:basis], rows[basis:left], rows[left:right], rows[right:],
-        dots, numbers[:m], numbers[m], small, words,
+        dots, numbers[:m], numbers[m], small, words, thin,
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import ONE, ZERO, Range, add_rows, dot_rows
-from .compiling import inner, outer
+from .blocks import ONE, ZERO, add_rows, dot_rows
+from .compiling import inner
 
 Floats = NDArray[Any]
 
@@ -180,11 +180,13 @@ def clear(rows: Floats, count: int) -> None:
             row[m] = 0.0
 
 
-@outer
-def transpose(stack: Floats, out: Floats, where: Range) -> None:
-    """The transposes of a range of matrices."""
-    for s in range(where[0], where[1]):
-        matrix, turned = stack[s], out[s]
-        for i in range(matrix.shape[0]):
-            for j in range(matrix.shape[1]):
-                turned[j, i] = matrix[i, j]
+@inner
+def transpose(columns: Floats, parts: int, rows: Floats) -> None:
+    """Columns as rows, entries of several numbers each."""
+    for i in range(columns.shape[0]):
+        source = columns[i]
+        for j in range(rows.shape[0]):
+            if parts == 1:
+                rows[j, i] = source[j]
+            else:
+                rows[j, 2 * i], rows[j, 2 * i + 1] = source[2 * j], source[2 * j + 1]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -41,9 +44,28 @@ def _compiled(function: Function, **options: Any) -> Function:
     made = numba.njit(nogil=True, error_model="numpy", **options)(function)
     try:
         made.enable_caching()
+        _tie(made)
     except RuntimeError:  # neither the folder of the package nor that of the user can be written to
         _say_once("no folder for compiled kernels can be written to: they are compiled in every process")
     return cast(Function, made)
+
+
+def _tie(made: Any) -> None:
+    """Compiled code on disk counts for the present text of all kernels, those that it calls included.
+
+    Numba looks at the file of the function alone. Kernels of two versions that were mixed would take memory
+    for another.
+    """
+    with contextlib.suppress(AttributeError):  # numba keeps its stamps elsewhere
+        file = made._cache._cache_file
+        file._source_stamp = (file._source_stamp, _sources())
+
+
+@functools.cache
+def _sources() -> str:
+    """The text of all kernels, by its hash."""
+    files = sorted(Path(__file__).parents[2].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @functools.cache

@@ -429,7 +429,7 @@ def test_a_product_with_U_may_leave_the_range_of_single_precision(dtype):
 def both_loops(rows, left, out, total):
     blocks.dot_rows(rows, 0, rows.shape[0], left, 0, left.shape[0], out, 0)
     by = (out.shape[1], 1)
-    blocks.add_rows(total, 0, total, 0, left.shape[0], rows, 0, rows.shape[0], out, 0, by)
+    blocks.add_rows(total, 0, total, 0, left.shape[0], rows, (0, rows.shape[0]), (out, 0, *by))
 
 
 @pytest.mark.parametrize("single", [np.float32, np.float64])

@@ -68,8 +68,10 @@ def whole_descent(
     view, *slopes = given
     if not all(cpu.descent_applies_to(view, slope, counts[0]) for slope in slopes):
         return None
-    batch = np.broadcast_shapes(*(x.shape[:-2] for x in (view, *slopes)))
-    view, *slopes = (_with_batch(x, batch) for x in (view, *slopes))
+    # Numpy takes five microseconds to find that shapes are the same.
+    if any(x.shape != view.shape for x in slopes):
+        batch = np.broadcast_shapes(*(x.shape[:-2] for x in (view, *slopes)))
+        view, *slopes = (_with_batch(x, batch) for x in (view, *slopes))
     if overwrite and 0 in view.strides:
         # Entries that share memory cannot be written one by one.
         return None

@@ -262,9 +262,10 @@ def _descended(
     else:
         front, slopes = real, real_rows(gradient)
     step = _compiled("steps.rotation").Step(*numbers, int(body), again if body else 0, turned)
+    stacks = (real, front, slopes, sizes, out)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
-        descent.descend(real, front, slopes, sizes, out, tuple(step), memory, (first, last), where, rows)
+        descent.descend(stacks, tuple(step), memory, (first, last), where, rows)
 
     # Body factors are multiplied as a whole.
     products = () if body else (descent.FIRST_PRODUCT, descent.SECOND_PRODUCT)
@@ -292,9 +293,10 @@ def transport_step(
     parts, width = numbers_in(matrix), along.shape[1]
     numbers = (*key, parts, width, parts * probes, width, UPDATES.index(update))
     step = _compiled("steps.rotation").Step(*numbers, 0, 0, 0)
+    stacks = (real, weights, along, moved)
 
     def parts_of(first: int, last: int, memory: Any, where: Range, rows: Range) -> None:
-        transport.transport(real, weights, along, moved, tuple(step), memory, (first, last), where, rows)
+        transport.transport(stacks, tuple(step), memory, (first, last), where, rows)
 
     _divided_step(parts_of, (transport.PRODUCT,), transport.END, step, real, _threads_for(real, width))
     return True

@@ -33,11 +33,7 @@ BEGIN, FIRST_PRODUCT, MIDDLE, SECOND_PRODUCT, TURN, ROTATE, END = range(7)
 
 @outer
 def descend(
-    matrices: Floats,
-    fronts: Floats,
-    gradients: Floats,
-    sizes: Floats,
-    out: Floats,
+    stacks: tuple[Floats, Floats, Floats, Floats, Floats],
     counts: tuple[int, ...],
     memory: Memory,
     parts: Range,
@@ -46,10 +42,11 @@ def descend(
 ) -> None:
     """Parts of the step for a range of matrices, or for some of the rows of one.
 
-    Matrix by matrix, each in cache for all traversals. `sizes` are the step sizes, `counts` a Step. `fronts`
-    are F, and `gradients` G, or body factors, which are used as a whole, not by rows. For FACTORS `out` takes
-    those of the tangent, the rows of C and then those of Q.
+    Matrix by matrix, each in cache for all traversals. Stacks of matrices, of F and G, or body factors, which
+    are used as a whole, not by rows, of step sizes, and of what is written: for FACTORS those of the tangent,
+    the rows of C and then those of Q. `counts` are a Step.
     """
+    matrices, fronts, gradients, sizes, out = stacks
     step = Step(*counts)
     work = work_of(step, memory)
     stream = (step.high, step.low, _RIGHT, ZERO)
@@ -104,11 +101,11 @@ def _look(matrix: Floats, step: Step, work: Work, rows: Range) -> None:
     """The products of the probes with UᴴU alone."""
     width, made, total, dots = step.width, step.made, work.total, work.dots
     panel = panel_rows(matrix)
-    by = (dots.shape[1], ONE)
+    weights = (dots, ZERO, dots.shape[1], ONE)
     for top in range(rows[0], rows[1], panel):
         count = min(panel, rows[1] - top)
         dot_rows(matrix, top, count, work.along, width, made, dots, ZERO)
-        add_rows(total, width, total, width, made, matrix, top, count, dots, ZERO, by)
+        add_rows(total, width, total, width, made, matrix, (top, count), weights)
 
 
 @inner
@@ -118,8 +115,7 @@ def _product(matrix: Floats, gradient: Floats, paired: int, width: int, work: Wo
     From w_j with j = `paired` on, total[j] += Σ_i (u_i · w_j) u_i.
     """
     along, total, dots = work.along, work.total, work.dots
-    panel = panel_rows(matrix)
-    by = (dots.shape[1], ONE)
+    panel, apart = panel_rows(matrix), dots.shape[1]
     for top in range(rows[0], rows[1], panel):
         count = min(panel, rows[1] - top)
         dot_rows(matrix, top, count, along, ZERO, width, dots, ZERO)
@@ -127,8 +123,8 @@ def _product(matrix: Floats, gradient: Floats, paired: int, width: int, work: Wo
         for i in range(count):
             for j in range(paired):
                 dots[i, j], dots[PANEL + i, j] = dots[PANEL + i, j], -dots[i, j]
-        add_rows(total, ZERO, total, ZERO, width, matrix, top, count, dots, ZERO, by)
-        add_rows(total, ZERO, total, ZERO, paired, gradient, top, count, dots, PANEL * by[0], by)
+        add_rows(total, ZERO, total, ZERO, width, matrix, (top, count), (dots, ZERO, apart, ONE))
+        add_rows(total, ZERO, total, ZERO, paired, gradient, (top, count), (dots, PANEL * apart, apart, ONE))
 
 
 @inner

@@ -124,7 +124,8 @@ def turn(step: Step, work: Work, size: float) -> None:
     """L and R of the rotation by −η T, in its leading planes."""
     basis, left, right, dots, count = work.basis, work.left, work.right, work.dots, 2 * step.pairs
     clear(right, count)
-    add_rows(right, ZERO, right, ZERO, count, basis, ZERO, basis.shape[0], dots, ZERO, (dots.shape[1], ONE))
+    weights = (dots, ZERO, dots.shape[1], ONE)
+    add_rows(right, ZERO, right, ZERO, count, basis, (ZERO, basis.shape[0]), weights)
     # Orthonormal to the rounding of their own dtype, the largest angles first.
     extend(right, ZERO, count, step.parts, work.coordinates, dots)
     if step.update == FACTORS:
@@ -153,7 +154,8 @@ def place(step: Step, work: Work) -> None:
     count = step.parts * m
     copy(basis, ZERO, work.left, ZERO, count)
     clear(right, count)
-    add_rows(right, ZERO, right, ZERO, count, basis, ZERO, count, dots, ZERO, (dots.shape[1], ONE))
+    weights = (dots, ZERO, dots.shape[1], ONE)
+    add_rows(right, ZERO, right, ZERO, count, basis, (ZERO, count), weights)
 
 
 @inner
@@ -197,7 +199,7 @@ def heal(step: Step, work: Work) -> None:
     if made == 0:
         return
     collect(work.total, step.width, made, step.parts, 1.0)
-    by, norm = (dots.shape[1], ONE), 0.0
+    weights, norm = (dots, ZERO, dots.shape[1], ONE), 0.0
     for j in range(made):
         along, total = work.along[step.width + j], work.total[step.width + j]
         first, second = left[count + j], left[count + made + j]
@@ -212,8 +214,8 @@ def heal(step: Step, work: Work) -> None:
     for i in range(made):
         for j in range(made):
             dots[i, j] = -dots[i, j]
-    add_rows(right, count, right, count, made, left, count, made, dots, ZERO, by)
+    add_rows(right, count, right, count, made, left, (count, made), weights)
     for j in range(count, count + 2 * made):
         scale(right[j], shortened)
     dot_rows(right, count, 2 * made, left, ZERO, count, dots, ZERO)
-    add_rows(left, ZERO, left, ZERO, count, left, count, 2 * made, dots, ZERO, by)
+    add_rows(left, ZERO, left, ZERO, count, left, (count, 2 * made), weights)

@@ -30,17 +30,15 @@ BEGIN, PRODUCT, TURN, ROTATE, END = range(5)
 
 @outer
 def transport(
-    matrices: Floats,
-    weights: Floats,
-    right: Floats,
-    out: Floats,
+    stacks: tuple[Floats, Floats, Floats, Floats],
     counts: tuple[int, ...],
     memory: Memory,
     parts: Range,
     where: Range,
     rows: Range,
 ) -> None:
-    """Parts of the step, as in descent.descend; `weights` are the rows of a, `right` b as rows."""
+    """Parts of the step, as in descent.descend: stacks of matrices, the rows of a, b as rows, and results."""
+    matrices, weights, right, out = stacks
     step = Step(*counts)
     work = work_of(step, memory)
     for s in range(where[0], where[1]):

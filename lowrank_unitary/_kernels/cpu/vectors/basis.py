@@ -86,7 +86,7 @@ def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats
             for i in range(first, j):
                 weights[i] += unit * dots[i - first, 0]
                 dots[i - first, 0] = -dots[i - first, 0]
-            add_rows(rows, j, rows, j, ONE, rows, first, j - first, dots, ZERO, (dots.shape[1], ONE))
+            add_rows(rows, j, rows, j, ONE, rows, (first, j - first), (dots, ZERO, dots.shape[1], ONE))
             first, length = ZERO, _norm(rows, j, dots)
             if not length <= 0.7 * before:
                 break
@@ -117,7 +117,8 @@ def _project(rows: Floats, start: int, count: int, parts: int, coordinates: Floa
             if (j - start) % parts == 0:
                 coordinates[j // parts, i] = dots[i, j - start]
             dots[i, j - start] = -dots[i, j - start]
-    add_rows(rows, start, rows, start, count - start, rows, ZERO, start, dots, ZERO, (dots.shape[1], ONE))
+    inside = (dots, ZERO, dots.shape[1], ONE)
+    add_rows(rows, start, rows, start, count - start, rows, (ZERO, start), inside)
     if parts == 2:
         for j in range(start, count, 2):
             second_row(rows, j)

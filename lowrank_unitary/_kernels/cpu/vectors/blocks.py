@@ -16,6 +16,8 @@ from .simd import TALL, WIDE, dots_of, sums_of
 
 Floats = NDArray[Any]
 Range = tuple[int, int]
+# An array, where in its memory they begin, and the steps from row to row and from sum to sum.
+Weights = tuple[Floats, int, int, int]
 
 # Rows at a time, and their bytes: they stay in the second-level cache between their dot products and what is
 # made of them.
@@ -40,9 +42,9 @@ def dot_rows(
     for i in range(o, o + count):
         for j in range(width):
             out[i, j] = 0
-    columns = min(rows.shape[1], left.shape[1])
-    for top in range(0, columns, _COLUMNS):
-        end = min(top + _COLUMNS, columns)
+    length = min(rows.shape[1], left.shape[1])
+    for top in range(0, length, _COLUMNS):
+        columns = (top, min(top + _COLUMNS, length))
         j = 0
         while j < width:
             wide = 4 if width - j >= 4 else 2 if width - j >= 2 else 1
@@ -50,15 +52,15 @@ def dot_rows(
             while i < count:
                 if i + TALL > count:
                     for p in range(j, j + wide):
-                        _dot(rows, first + i, left, start + p, out, o + i, p, top, end)
+                        _dot(rows, first + i, left, start + p, out, o + i, p, columns)
                     i += 1
                     continue
                 if wide == 4:
-                    _dots_4(rows, first + i, left, start + j, out, o + i, j, top, end)
+                    _dots_4(rows, first + i, left, start + j, out, o + i, j, columns)
                 elif wide == 2:
-                    _dots_2(rows, first + i, left, start + j, out, o + i, j, top, end)
+                    _dots_2(rows, first + i, left, start + j, out, o + i, j, columns)
                 else:
-                    _dots_1(rows, first + i, left, start + j, out, o + i, j, top, end)
+                    _dots_1(rows, first + i, left, start + j, out, o + i, j, columns)
                 i += TALL
             j += wide
 
@@ -71,30 +73,27 @@ def add_rows(
     b: int,
     width: int,
     rows: Floats,
-    start: int,
-    count: int,
-    weights: Floats,
-    at: int,
-    by: Range,
+    some: Range,
+    weights: Weights,
 ) -> None:
-    """out[o + j] = base[b + j] + Σ_i w_ij rows[start + i], w_ij in memory at `at` + by[0] i + by[1] j."""
-    columns = min(rows.shape[1], out.shape[1])
-    for top in range(0, columns, _COLUMNS):
-        end = min(top + _COLUMNS, columns)
+    """out[o + j] = base[b + j] + Σ_i w_ij rows[start + i], `some` the start and the number of the rows."""
+    length, (array, at, by_row, by_sum) = min(rows.shape[1], out.shape[1]), weights
+    for top in range(0, length, _COLUMNS):
+        columns = (top, min(top + _COLUMNS, length))
         j = 0
         while j < width:
-            here = at + j * by[1]
+            here = (array, at + j * by_sum, by_row, by_sum)
             if j + WIDE <= width:
-                _sums_wide(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                _sums_wide(out, o + j, base, b + j, rows, some, here, columns)
                 j += WIDE
             elif j + 4 <= width:
-                _sums_4(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                _sums_4(out, o + j, base, b + j, rows, some, here, columns)
                 j += 4
             elif j + 2 <= width:
-                _sums_2(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                _sums_2(out, o + j, base, b + j, rows, some, here, columns)
                 j += 2
             else:
-                _sums_1(out, o + j, base, b + j, rows, start, count, weights, here, by, top, end)
+                _sums_1(out, o + j, base, b + j, rows, some, here, columns)
                 j += 1
 
 
@@ -131,11 +130,10 @@ def pull_rows(
     given, panel = weights.shape[1], panel_rows(matrix)
     for top in range(rows[0], rows[1], panel):
         count = min(panel, rows[1] - top)
-        add_rows(total, ZERO, total, ZERO, given, matrix, top, count, weights, top * given, (given, ONE))
+        add_rows(total, ZERO, total, ZERO, given, matrix, (top, count), (weights, top * given, given, ONE))
         if made:
             dot_rows(matrix, top, count, probes, start, made, dots, ZERO)
-            by = (dots.shape[1], ONE)
-            add_rows(total, given, total, given, made, matrix, top, count, dots, ZERO, by)
+            add_rows(total, given, total, given, made, matrix, (top, count), (dots, ZERO, dots.shape[1], ONE))
 
 
 @outer
@@ -176,8 +174,8 @@ def rotate_and_add(
             for i in range(count):
                 for j in range(width):
                     dots[i, j] += outside[s, top + i, j]
-            by = (ONE, dots.shape[1])
-            add_rows(out[s], top, matrix, top, count, right[s], ZERO, width, dots, ZERO, by)
+            inside = (dots, ZERO, ONE, dots.shape[1])
+            add_rows(out[s], top, matrix, top, count, right[s], (ZERO, width), inside)
 
 
 @inner
@@ -189,4 +187,4 @@ def turn_rows(
     for top in range(first, end, panel):
         count = min(panel, end - top)
         dot_rows(matrix, top, count, left, ZERO, width, dots, ZERO)
-        add_rows(out, top, matrix, top, count, right, ZERO, width, dots, ZERO, (ONE, dots.shape[1]))
+        add_rows(out, top, matrix, top, count, right, (ZERO, width), (dots, ZERO, ONE, dots.shape[1]))

@@ -47,6 +47,10 @@ class _Loop:
     def _array(self, kind: Any, array: Any) -> Any:
         return self.context.make_array(kind)(self.context, self.builder, array)
 
+    def entries(self, values: Any, count: int) -> list[Any]:
+        """Those of a tuple."""
+        return [self.builder.extract_value(values, i) for i in range(count)]
+
     def data(self, kind: Any, array: Any, offset: Any) -> Any:
         """A pointer to a number."""
         return self.builder.gep(self._array(kind, array).data, [offset])
@@ -130,9 +134,10 @@ class _Loop:
             before = builder.load(at, align=self.align.constant)
             builder.store(builder.fadd(before, first), at, align=self.align.constant)
 
-    def over(self, first: Any, last: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
+    def over(self, columns: Any, vectors: int, body: Callable[[Any, Any], None]) -> None:
         """Call body(column, None) for some vectors at a time, body(column, mask) for each that is left."""
-        builder, index = self.builder, first.type
+        builder, (first, last) = self.builder, self.entries(columns, 2)
+        index = first.type
         step = ir.Constant(index, self.lanes * vectors)
         whole = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
         with cgutils.for_range_slice(builder, first, whole, step, index) as (column, _):
@@ -159,7 +164,7 @@ def dots_of(tall: int, wide: int, vectors: int = 1) -> Any:
 
     @intrinsic
     def dots(
-        typing: Any, rows: Any, i: Any, left: Any, j: Any, out: Any, o: Any, p: Any, first: Any, last: Any
+        typing: Any, rows: Any, i: Any, left: Any, j: Any, out: Any, o: Any, p: Any, columns: Any
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = signature.args[0]
@@ -177,7 +182,7 @@ def dots_of(tall: int, wide: int, vectors: int = 1) -> Any:
                         for r in range(tall):
                             loop.multiply_add(x[r], y, sums[r][c])
 
-            loop.over(args[7], args[8], vectors, body)
+            loop.over(args[7], vectors, body)
             for r in range(tall):
                 row = builder.gep(loop.row(kind, args[4], args[5], r), [args[6]])
                 added = [[builder.load(register) for register in sums[r]] for sums in several]
@@ -186,32 +191,32 @@ def dots_of(tall: int, wide: int, vectors: int = 1) -> Any:
             return context.get_dummy_value()
 
         whole = types.intp
-        return types.void(rows, whole, left, whole, out, whole, whole, whole, whole), generate
+        return types.void(rows, whole, left, whole, out, whole, whole, types.UniTuple(whole, 2)), generate
 
     return dots
 
 
 def sums_of(wide: int, vectors: int = 2) -> Any:
-    """out[o + c] = base[b + c] + Σ_i weights[(i, c)] rows[start + i] for c < wide, between two columns.
+    """out[o + c] = base[b + c] + Σ_i w_ic rows[start + i] for c < wide, between two columns.
 
-    The sum is rounded into the row once. Weights are found in memory from `at` on, in steps of by[0] from row
-    to row and of by[1] from sum to sum.
+    The sum is rounded into the row once. `some` are the start and the number of the rows, `weights` an array,
+    the place of w_00 in its memory, and the steps from row to row and from sum to sum.
     """
 
     @intrinsic
     def sums(
-        typing: Any, out: Any, o: Any, base: Any, b: Any, rows: Any, start: Any, count: Any, weights: Any,
-        at: Any, by: Any, first: Any, last: Any,
-    ) -> Any:  # fmt: skip
+        typing: Any, out: Any, o: Any, base: Any, b: Any, rows: Any, some: Any, weights: Any, columns: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = signature.args[0]
             loop = _Loop(context, builder, kind.dtype)
             index = args[1].type
             bases = [loop.row(kind, args[2], args[3], c) for c in range(wide)]
             outs = [loop.row(kind, args[0], args[1], c) for c in range(wide)]
-            source, stride = loop.row(kind, args[4], args[5]), loop.stride(kind, args[4])
-            weight = loop.data(signature.args[7], args[7], args[8])
-            by_row, by_sum = (builder.extract_value(args[9], part) for part in range(2))
+            start, count = loop.entries(args[5], 2)
+            source, stride = loop.row(kind, args[4], start), loop.stride(kind, args[4])
+            array, at, by_row, by_sum = loop.entries(args[6], 4)
+            weight = loop.data(signature.args[6].types[0], array, at)
 
             def body(column: Any, mask: Any) -> None:
                 places = [
@@ -219,13 +224,13 @@ def sums_of(wide: int, vectors: int = 2) -> Any:
                     for v in range(vectors if mask is None else 1)
                 ]
                 totals = [[loop.register() for _ in places] for _ in outs]
-                with cgutils.for_range(builder, args[6], intp=index) as each:
+                with cgutils.for_range(builder, count, intp=index) as each:
                     row = builder.gep(source, [builder.mul(each.index, stride)])
                     x = [loop.load(row, place, mask) for place in places]
                     here = builder.gep(weight, [builder.mul(each.index, by_row)])
                     for c, line in enumerate(totals):
-                        at = builder.gep(here, [builder.mul(by_sum, ir.Constant(index, c))])
-                        factor = loop.splat(builder.load(at))
+                        place = builder.gep(here, [builder.mul(by_sum, ir.Constant(index, c))])
+                        factor = loop.splat(builder.load(place))
                         for v, register in enumerate(line):
                             loop.multiply_add(factor, x[v], register)
                 # All loads before the first store, for which those of rows 4096 bytes apart would wait.
@@ -238,13 +243,11 @@ def sums_of(wide: int, vectors: int = 2) -> Any:
                 for value, (row, place) in zip(changed, into, strict=True):
                     loop.store(value, row, place, mask)
 
-            loop.over(args[10], args[11], vectors, body)
+            loop.over(args[7], vectors, body)
             return context.get_dummy_value()
 
-        whole = types.intp
-        steps = types.UniTuple(whole, 2)
-        return types.void(
-            out, whole, base, whole, rows, whole, whole, weights, whole, steps, whole, whole
-        ), generate
+        whole, pair = types.intp, types.UniTuple(types.intp, 2)
+        places = types.Tuple([weights.types[0], whole, whole, whole])
+        return types.void(out, whole, base, whole, rows, pair, places, pair), generate
 
     return sums

@@ -113,7 +113,7 @@ def make_probes(step: Step, work: Work, place: int) -> None:
     made, basis = step.made, work.basis
     clear(basis, basis.shape[0])
     if made:
-        stream = (step.high, step.low, _PROBES, ONE)
+        stream = (step.high, step.low, _PROBES, ZERO)
         random_rows(stream, place, (ZERO, ZERO), step.parts, basis, ZERO, made, work.words)
         extend(basis, ZERO, made, step.parts, work.coordinates, work.dots)
         copy(basis, ZERO, work.along, step.width, made)

@@ -45,7 +45,7 @@ def test_info_imports_no_framework() -> None:
         "import sys; from lowrank_unitary.cli import main; main(['info']); "
         "print(sorted({'jax', 'dask', 'sklearn', 'matplotlib', 'rich'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -122,7 +122,7 @@ def test_an_interrupt_outside_the_training_leaves_no_traceback(
 
 def test_the_module_runs_as_the_console_script_does(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lowrank_unitary", "--version"],
+        [sys.executable, "-P", "-m", "lowrank_unitary", "--version"],
         capture_output=True,
         text=True,
         check=True,

@@ -140,7 +140,7 @@ def test_reference_imports_nothing_that_it_judges():
 
 def test_importing_the_library_loads_no_framework():
     code = f"import sys, lowrank_unitary; print([m for m in {HEAVY.split()!r} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 

@@ -358,7 +358,7 @@ class TestErrors:
 @pytest.mark.parametrize("missing", ["jax", "optax"])
 def test_without_its_packages_the_import_says_how_to_install_them(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; import lowrank_unitary; import lowrank_unitary.jax"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: lowrank_unitary.jax needs jax and optax")
@@ -384,7 +384,7 @@ assert jnp.zeros(1).dtype == jnp.float32
 U = np.asarray(U)
 print(np.linalg.norm(U - target), lu.unitarity_defect(U))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     distance, defect = map(float, result.stdout.split())
     assert distance < 0.05
     assert defect < 4 * tolerance(np, "float32", 8, 4)

@@ -366,6 +366,8 @@ def test_many_python_threads_may_step_at_once():
         np.testing.assert_array_equal(result, expected)
 
 
+# The package that these tests use, whose kernels are compiled, and not that of the working folder.
+PYTHON = [sys.executable, "-P", "-c"]
 PROGRAM = """
 import os, sys, numpy as np, lowrank_unitary as lu
 from lowrank_unitary._kernels import cpu
@@ -387,7 +389,7 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([*PYTHON, code], check=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +406,7 @@ def test_kernels_are_optional_and_can_be_turned_off(setup, active):
         f"assert lu.is_unitary(lu.unitary_transport(U, a, b), atol=1e-4)\n"
         f"assert bool(sys.modules.get('numba')) is {active}\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([*PYTHON, code], check=True, timeout=120)
 
 
 LATE = """
@@ -430,7 +432,7 @@ threading.Thread(target=work, args=("thread",)).start()
 def test_steps_go_on_after_the_main_thread_has_ended():
     environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", LATE],
+        [*PYTHON, LATE],
         env=environment,
         capture_output=True,
         text=True,
@@ -443,7 +445,7 @@ def test_steps_go_on_after_the_main_thread_has_ended():
 def test_without_the_compiler_of_numba_the_generic_line_makes_the_numbers():
     code = "import lowrank_unitary as lu; print(*lu.random_test_matrix(4, 2, rng=0).ravel().tolist())"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [*PYTHON[:-1], "-W", "error", "-c", code],
         env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -268,7 +268,7 @@ WRAP(lambda U: lu.unitary_step(U, U, 0.1, rank=2, heal=1, rng=0))(jax.numpy.asar
 @pytest.mark.gate
 @pytest.mark.parametrize("wrap", ["jax.jit", thorough("(lambda f: f)")], ids=["compiled", "eager"])
 def test_jax_without_float64_works_in_single_precision(wrap):
-    subprocess.run([sys.executable, "-c", FLOAT32_ONLY.replace("WRAP", wrap)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", FLOAT32_ONLY.replace("WRAP", wrap)], check=True)
 
 
 @pytest.mark.gate

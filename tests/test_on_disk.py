@@ -177,7 +177,7 @@ def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path, done):
     for name, factor in factors._asdict().items():
         np.save(tmp_path / f"{name}.npy", factor)
     script = KILLED.format(k=K, bytes=options["panel_bytes"])
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(done)], check=False)
+    killed = subprocess.run([sys.executable, "-P", "-c", script, str(tmp_path), str(done)], check=False)
     assert killed.returncode == -signal.SIGKILL
     rows = min(done - N, N)
     assert np.array_equal(np.load(path)[:rows], expected[:rows])

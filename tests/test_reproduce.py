@@ -248,7 +248,7 @@ def test_the_list_needs_no_packages():
         "sys.exit(cli.main(['reproduce']))"
     )
     here = os.path.dirname(__file__)
-    done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code, here], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "permuted-mnist" in done.stdout
 

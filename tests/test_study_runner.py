@@ -330,7 +330,7 @@ def test_a_full_disk_is_reported_without_a_traceback(tmp_path, monkeypatch, caps
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="Windows has no such signal")
 def test_sigterm_ends_the_worker_processes_too(tmp_path):
-    command = [sys.executable, "-m", "lowrank_unitary", "study", "one-step", "--full", "--jobs", "2"]
+    command = [sys.executable, "-P", "-m", "lowrank_unitary", "study", "one-step", "--full", "--jobs", "2"]
     with subprocess.Popen([*command, "--output", str(tmp_path)], start_new_session=True) as process:
         while not list(tmp_path.glob(".one-step-state/*")):
             time.sleep(0.05)

@@ -174,7 +174,7 @@ def test_what_cannot_be_moved_is_refused(parameter, error, word):
 
 def test_missing_torch_is_named_with_the_command_that_installs_it():
     code = "import sys; sys.modules['torch'] = None; import lowrank_unitary; import lowrank_unitary.torch"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
         "ImportError: lowrank_unitary.torch needs torch, which is not installed: pip install torch"

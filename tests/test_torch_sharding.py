@@ -51,7 +51,8 @@ def found(tmp_path_factory):
     kernels = {} if thorough else {"LOWRANK_UNITARY_KERNELS": "0"}
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-c", "import json, sys, torch_processes as t; t.run(*json.loads(sys.argv[1]))",
+        [sys.executable, "-P", "-c",
+         "import json, sys, torch_processes as t; t.run(*json.loads(sys.argv[1]))",
          json.dumps([str(folder), plan, thorough])],
         env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1", **kernels},
         stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -300,7 +300,7 @@ for name in NAMES:
 def test_jax_without_float64_differentiates_steps_of_norm_one_in_single_precision(name):
     # 2e-7 to 5e-7 were seen, where the smallest singular value of I + left rightᴴ is 0.7.
     code = SINGLE.replace("BOUND", str(32 * 2.0**-23)).replace("NAMES", repr([name]))
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 @pytest.mark.gate

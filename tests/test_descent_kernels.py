@@ -169,7 +169,12 @@ def test_nan_stays_in_its_matrix_where_rows_are_padded(size):
     rng = np.random.default_rng(0)
     b, G = normal(rng, (4, n, 2), size), normal(rng, (4, n, n), size)
     b[0, 0, 0] = G[0, 0, 0] = np.nan
-    for moved in (lu.unitary_transport(U, b / n, b), lu.unitary_step(U, G, 0.1, rank=1, rng=0)):
+    for moved in (
+        lu.unitary_transport(U, b / n, b),
+        lu.polar_projection(U, b / n, b),
+        lu.unitary_step(U, G, 0.1, rank=1, rng=0),
+        cpu.best_columns(b, b[:, ::-1], 1)[0],
+    ):
         assert np.isnan(moved).any(axis=(1, 2)).tolist() == [True, False, False, False]
 
 
@@ -262,7 +267,15 @@ def test_sketches_are_the_same_with_and_without_kernels(dtype, n, k, batch, monk
 @pytest.mark.parametrize("heal", [0, 2])
 @pytest.mark.parametrize(
     ("n", "m", "k", "batch"),
-    [(23, 30, 2, ()), (64, 32, 1, (3,)), (9, 2, 3, (2,)), (5, 40, 5, ()), (1, 3, 1, (2,))],
+    [
+        (23, 30, 2, ()),
+        (64, 32, 1, (3,)),
+        (9, 2, 3, (2,)),
+        (9, 1, 3, ()),
+        (9, 2, 5, ()),
+        (5, 40, 5, ()),
+        (1, 3, 1, (2,)),
+    ],
 )
 def test_steps_of_body_factors_are_the_same_with_and_without_kernels(
     dtype, n, m, k, batch, heal, monkeypatch
@@ -352,12 +365,66 @@ def test_planes_are_those_of_the_eigenvalues(field, m, kind):
     assert np.abs((v * w) @ ct(v) - (x * exact) @ ct(x)).max() <= tolerance
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_what_has_no_planes_gives_nan(wrong):
-    T = np.array([[0.0, -wrong], [wrong, 0.0]])
-    sizes = np.empty(1)
-    planes_of(small_of(T), 1, 1, np.empty((2, 2)), sizes)
+def test_what_has_no_planes_gives_nan(wrong, parts):
+    T = np.array([[0.0, -wrong], [wrong, 0.0]]).astype(np.complex128 if parts == 2 else np.float64)
+    sizes = np.empty(parts)
+    planes_of(small_of(T), parts, parts, np.empty((2 * parts, 2 * parts)), sizes)
     assert np.isnan(sizes).all()
+
+
+@pytest.mark.parametrize("size", [1e-140, 1e-152, 1e-155, 1e-158, 1e-160, 1e-163, 1e-200])
+@pytest.mark.parametrize("field", [np.float64, np.complex128])
+def test_a_column_whose_squares_underflow_spoils_no_step(field, size):
+    rng = np.random.default_rng(5)
+    U, (a, b) = lu.random_unitary(12, dtype=field, rng=rng), normal(rng, (2, 12, 2), field) / 3
+    b[:, 1] *= size
+    for step, exact in ((lu.unitary_transport, reference.transport), (lu.polar_projection, reference.polar)):
+        assert error(step(U, a, b), exact(U, a, b)) <= 200 * np.finfo(field).eps
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("singular", ["first", "all"])
+def test_an_exactly_singular_polar_step_of_several_columns_is_unitary(dtype, k, singular, taken):
+    n = 6
+    U, b = np.eye(n, dtype=dtype)[::-1].copy(), np.eye(n, dtype=dtype)[:, :k]
+    a = -U @ b
+    if singular == "first":
+        a[:, 1:] *= -0.5
+    moved = lu.polar_projection(U, a, b)
+    assert len(taken) == 1
+    assert np.linalg.norm(ct(moved) @ moved - np.eye(n)) <= 20 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("size", [1e4, 1e9, 1e16, 1e20])
+def test_a_long_polar_step_keeps_its_short_columns(dtype, size):
+    rng = np.random.default_rng(0)
+    U, b = lu.random_unitary(6, dtype=dtype, rng=rng), np.linalg.qr(normal(rng, (6, 2), dtype))[0]
+    lengths = np.array([size, -3.0], dtype)
+    moved = lu.polar_projection(U, (U @ b) * lengths, b)
+    # b is an eigenvector each of I + b lengths bᴴ: the sign of the second turns, whatever the first is.
+    exact = U @ (np.eye(6) - 2 * np.outer(b[:, 1], b[:, 1].conj()))
+    assert error(moved, reference.extended(exact)) <= 100 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("layout", ["columns first", "mixed", "strided", "read-only"])
+def test_body_factors_of_any_layout_give_the_same(dtype, layout, taken):
+    rng = np.random.default_rng(4)
+    U = lu.random_unitary(20, dtype=dtype, batch=(3,), rng=rng)
+    left, right = normal(rng, (2, 3, 20, 40), dtype) / 20
+    expected = lu.unitary_step(U, lu.BodyFactors(left, right), 0.5, 2, rng=1)
+    turned = np.ascontiguousarray(left.mT).mT
+    if layout == "columns first":
+        left, right = turned, np.ascontiguousarray(right.mT).mT
+    elif layout == "mixed":
+        left = turned
+    elif layout == "strided":
+        left = np.repeat(left, 2, -1)[..., ::2]
+    else:
+        left.flags.writeable = False
+    np.testing.assert_array_equal(lu.unitary_step(U, lu.BodyFactors(left, right), 0.5, 2, rng=1), expected)
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize("field", [np.float64, np.complex128])

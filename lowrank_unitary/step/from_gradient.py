@@ -218,6 +218,8 @@ def _descended(
     # A gradient, or two body factors.
     slope = views[-1]
     samples = samples_for(n, k) if len(views) == 2 or slope is None else few_samples(n, k, slope.shape[-1])
+    # Few body factors have no more planes.
+    k = min(k, samples)
     if heal > samples:
         return None
     if overwrite:

@@ -287,7 +287,10 @@ def transport_step(
     """
     transport = _compiled("steps.transport")
     real, weights, along = real_rows(matrix), real_rows(left), dual_rows(right)
-    if not transport.in_range(weights) or (update == "polar" and not transport.in_range(real_rows(right))):
+    most = transport.LARGEST_POLAR if update == "polar" else transport.LARGEST
+    if not transport.in_range(weights, most):
+        return False
+    if update == "polar" and not transport.in_range(real_rows(right), most):
         return False
     moved = real if out is matrix else real_rows(out)
     parts, width = numbers_in(matrix), along.shape[1]

@@ -24,9 +24,9 @@ def best_columns(left: Floats, right: Floats, out: Floats, counts: tuple[int, ..
     """The rows of C and then those of Q for every matrix of a stack, from the rows of its factors."""
     step = Step(*counts)
     work = work_of(step, memory)
-    # NaN may lie beyond the last column.
-    clear(work.basis, work.basis.shape[0])
     for s in range(out.shape[0]):
+        # NaN of the last matrix may lie beyond the last column.
+        clear(work.basis, work.basis.shape[0])
         copy(right[s], ZERO, work.basis, ZERO, step.width)
         copy(left[s], ZERO, work.basis, step.width, step.width)
         make_tangent(step, work)

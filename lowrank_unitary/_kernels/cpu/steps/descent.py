@@ -42,9 +42,9 @@ def descend(
 ) -> None:
     """Parts of the step for a range of matrices, or for some of the rows of one.
 
-    Matrix by matrix, each in cache for all traversals. Stacks of matrices, of F and G, or body factors, which
-    are used as a whole, not by rows, of step sizes, and of what is written: for FACTORS those of the tangent,
-    the rows of C and then those of Q. `counts` are a Step.
+    Matrix by matrix, each in cache for all traversals. `stacks` holds the matrices, F, G, the step sizes and
+    the results: for FACTORS the rows of C and then those of Q. F and G of body factors, which may be given as
+    columns, are used as a whole and not by rows. `counts` are a Step.
     """
     matrices, fronts, gradients, sizes, out = stacks
     step = Step(*counts)

@@ -23,6 +23,7 @@ Floats = NDArray[Any]
 # Of QL or QR, for one value; two are usual.
 _ITERATIONS = 60
 _EPS = 2.0**-52
+_NOTHING = 1e-60
 
 
 class Small(NamedTuple):
@@ -141,7 +142,8 @@ def _reduce(T: Numbers, mirrors: Numbers, factors: Floats) -> None:
         length = abs(head)
         size = math.sqrt(length * length + rest)
         factors[j] = 0.0
-        if rest == 0.0:
+        # T has entries of size 1: less is rounding, and squares of it underflow.
+        if rest <= _NOTHING:
             continue
         phase = head / length if length > 0.0 else head + 1.0
         v[j - 1] = phase * (length + size)

@@ -31,7 +31,10 @@ def polar_change(small: Small) -> None:
     m, before = Y.shape[0], 0.0
     for i in range(m):
         before += _squares(Y[i])
-    if not before <= _SMALL:
+    if not before < np.inf:
+        Y[:] = np.nan
+        return
+    if before > _SMALL:
         _approach(small)
     for _ in range(_ITERATIONS):
         for i in range(m):
@@ -98,9 +101,13 @@ def _squares(x: Numbers) -> float:
 def _solve(M: Numbers, Z: Numbers) -> None:
     """M⁻¹ Z in place of Z, by elimination with the largest pivot of a column; M is destroyed.
 
-    A pivot that is zero to rounding becomes as large as rounding.
+    A pivot that is zero becomes as large as rounding. A small one stays: it may be that of a short column.
     """
     m, largest = M.shape[0], 0.0
+    for i in range(m):
+        row = M[i]
+        for o in range(m):
+            largest = max(largest, abs(row[o].real) + abs(row[o].imag))
     for p in range(m):
         best, size = p, abs(M[p, p])
         for i in range(p + 1, m):
@@ -108,8 +115,7 @@ def _solve(M: Numbers, Z: Numbers) -> None:
                 best, size = i, abs(M[i, p])
         _swap(M[p], M[best])
         _swap(Z[p], Z[best])
-        largest = max(largest, size)
-        if size <= _EPS * largest:
+        if size == 0.0:
             M[p, p] = _EPS * largest
         for i in range(p + 1, m):
             factor = -M[i, p] / M[p, p]

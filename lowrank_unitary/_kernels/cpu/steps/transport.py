@@ -22,7 +22,8 @@ from .rotation import POLAR, Memory, Step, Work, heal, make_probes, place, turn,
 
 Floats = NDArray[Any]
 
-_SMALLEST = 2.0**-80
+# The range of the factors, and of those of a polar step: its small matrix has to hold sums with 1.
+SMALLEST, LARGEST, LARGEST_POLAR = 2.0**-80, 2.0**80, 2.0**20
 
 # The parts of a step, which are run from one to another.
 BEGIN, PRODUCT, TURN, ROTATE, END = range(5)
@@ -68,8 +69,8 @@ def transport(
 
 
 @outer
-def in_range(weights: Floats) -> bool:
-    """Whether every column of a stack is zero, or stays in the range of single precision times U."""
+def in_range(weights: Floats, most: float) -> bool:
+    """Whether every column of a stack is zero or has a largest entry between SMALLEST and `most`."""
     for s in range(weights.shape[0]):
         for j in range(weights.shape[2]):
             largest = 0.0
@@ -78,7 +79,7 @@ def in_range(weights: Floats) -> bool:
                 # In this form also for NaN.
                 if not size <= largest:
                     largest = size
-            if largest != 0.0 and not _SMALLEST < largest < 1.0 / _SMALLEST:
+            if largest != 0.0 and not SMALLEST < largest < most:
                 return False
     return True
 

@@ -104,7 +104,7 @@ def extend(rows: Floats, start: int, count: int, parts: int, coordinates: Floats
 def _project(rows: Floats, start: int, count: int, parts: int, coordinates: Floats, dots: Floats) -> bool:
     """A first pass of all columns from `start` on against those before, at once, which is faster.
 
-    False, and nothing is done, where a norm is out of range; else it is kept as the column's own weight.
+    False, and no row is changed, where a norm is out of range; else it is kept as the column's own weight.
     """
     for j in range(start, count, parts):
         size = _norm(rows, j, dots)

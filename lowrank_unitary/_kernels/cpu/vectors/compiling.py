@@ -53,10 +53,11 @@ def _compiled(function: Function, **options: Any) -> Function:
 def _tie(made: Any) -> None:
     """Compiled code on disk counts for the present text of all kernels, those that it calls included.
 
-    Numba looks at the file of the function alone. Kernels of two versions that were mixed would take memory
-    for another.
+    Numba looks at the file of the function alone. Kernels of two versions would disagree about what lies
+    where in memory.
     """
-    with contextlib.suppress(AttributeError):  # numba keeps its stamps elsewhere
+    # Numba may keep its stamps elsewhere, and a file may not be readable.
+    with contextlib.suppress(AttributeError, OSError):
         file = made._cache._cache_file
         file._source_stamp = (file._source_stamp, _sources())
 

@@ -25,8 +25,8 @@ def _vector_bytes() -> int:
 
 
 _VECTOR_BYTES = _vector_bytes()
-# What two operands leave of the registers: 16 sums of 32, or 12 of 16. By dot products of rows with four
-# others, and by sums of rows at two vectors.
+# What two operands leave of the registers: 16 sums of 32, or 12 of 16. TALL rows are multiplied by four
+# others, and WIDE sums are made of two vectors each.
 TALL, WIDE = (4, 8) if _VECTOR_BYTES == 64 else (3, 6)
 # Bytes within which entries change their places at once.
 _GROUP_BYTES = 16

@@ -31,7 +31,9 @@ def descend(step, k, heal=1):
     overwrite = step.space.library != "jax"
     take = lu.unitary_step
     if not overwrite:
-        take = importlib.import_module("jax").jit(take, static_argnames=("rank", "heal", "overwrite_unitary"))
+        take = importlib.import_module("jax").jit(
+            take, static_argnames=("rank", "heal", "rng", "overwrite_unitary")
+        )
     options = {"rank": k, "heal": heal, "rng": SEED, "overwrite_unitary": overwrite}
     return lambda: step.space.wait(take(step.unitary, step.gradient, ETA, **options))
 
